@@ -1,0 +1,109 @@
+"""Writing files so that a crash, a full disk or a power cut never leaves half of one under its final name.
+
+In: a final path and whatever fills it. Out: either the whole file (or folder) under that path, or the path as it was.
+The order is fixed: write to a hidden neighbour, fsync it, rename it over the final path, fsync the parent folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from cromss.errors import DamagedFileError, MissingDataError
+
+__all__ = ["commit", "commit_folder", "read_json", "remove_stale", "sha256", "write_json"]
+
+_MARK = ".tmp-"
+
+
+def _neighbour(path: Path) -> Path:
+    return path.with_name(f".{path.name}{_MARK}{os.getpid()}-{uuid.uuid4().hex[:8]}")
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def commit(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path to write to; on leaving without error it becomes `path`, durably and at once.
+
+    On an error nothing is left behind and `path` is as it was before.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _neighbour(path)
+    try:
+        yield temporary
+        _fsync(temporary)
+        temporary.replace(path)
+        _fsync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def commit_folder(path: str | Path) -> Iterator[Path]:
+    """Give a temporary folder to fill; on leaving without error it becomes `path`, durably and at once.
+
+    `path` must not exist yet: a folder is never replaced, because a rename cannot do that in one step.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _neighbour(path)
+    temporary.mkdir()
+    try:
+        yield temporary
+        for inner in sorted(temporary.rglob("*")):
+            _fsync(inner)
+        _fsync(temporary)
+        temporary.rename(path)
+        _fsync(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_stale(folder: str | Path) -> list[str]:
+    """Delete what a killed process left half-written directly in `folder`; return the names removed."""
+    removed = []
+    for entry in sorted(Path(folder).glob(f".*{_MARK}*")):
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+        removed.append(entry.name)
+    return removed
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Write `content` as indented JSON, durably. NaN and infinity are refused: they are not JSON."""
+    with commit(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file. Raises MissingDataError if it is absent, DamagedFileError if it does not parse."""
+    path = Path(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise MissingDataError("a file is absent", where=path) from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DamagedFileError("a JSON file does not parse", got=error, where=path) from None
+
+
+def sha256(path: str | Path) -> str:
+    """The SHA-256 of a file's bytes, as 64 hexadecimal digits."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
