@@ -16,6 +16,7 @@ from cromss.errors import ConfigError
 
 __all__ = [
     "BenchmarkConfig",
+    "DemoConfig",
     "EvaluateConfig",
     "ExportConfig",
     "ImportConfig",
@@ -379,6 +380,21 @@ class BenchmarkConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DemoConfig:
+    """Show the whole method on synthetic scenes: pretraining, transfer, a map and a report, in a few minutes.
+
+    Args:
+        out: folder of all results; finished parts found there are kept.
+        jobs: jobs at a time.
+        threads: CPU threads a job.
+    """
+
+    out: str = "demo"
+    jobs: int = 2
+    threads: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
 class PredictConfig:
     """Map a scene of any size: class and confidence GeoTIFFs on the scene's own grid.
 
@@ -456,7 +472,9 @@ T = TypeVar("T")
 
 def to_mapping(config: Any) -> dict[str, Any]:
     """A config as plain JSON types, field by field."""
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in dataclasses.asdict(config).items()}
+    return {
+        key: list(value) if isinstance(value, tuple) else value for key, value in dataclasses.asdict(config).items()
+    }
 
 
 def from_mapping(kind: type[T], values: Mapping[str, Any], where: str | None = None) -> T:

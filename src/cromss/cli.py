@@ -1,0 +1,176 @@
+"""The command line: `cromss COMMAND --config FILE.yaml --setting value`.
+
+In: settings from defaults, then a YAML file, then CROMSS_COMMAND__SETTING variables, then flags; each later one wins.
+Out: the exit code. 0 done, 2 refused (one error on stderr, no traceback), 130 interrupted, 143 stopped by a signal after saving.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentParser
+
+from cromss import __version__, config
+from cromss.errors import ConfigError, CromssError, MissingDataError
+
+__all__ = ["COMMANDS", "main", "read_config"]
+
+# command -> (its settings, where its function lives, the setting that may stand without its flag)
+COMMANDS: dict[str, tuple[type, str, str | None]] = {
+    "synthesize": (config.SynthesizeConfig, "cromss.data.synthetic:synthesize_store", None),
+    "prepare": (config.PrepareConfig, "cromss.data.prepare:prepare", None),
+    "verify": (config.VerifyConfig, "cromss.commands:verify", "path"),
+    "pretrain": (config.PretrainConfig, "cromss.commands:pretrain", None),
+    "transfer": (config.TransferConfig, "cromss.training.transfer:transfer", None),
+    "evaluate": (config.EvaluateConfig, "cromss.training.evaluate:evaluate", None),
+    "benchmark": (config.BenchmarkConfig, "cromss.commands:benchmark", "recipe"),
+    "predict": (config.PredictConfig, "cromss.maps.predict:predict", None),
+    "export": (config.ExportConfig, "cromss.commands:export", None),
+    "import": (config.ImportConfig, "cromss.commands:import_", "file"),
+    "demo": (config.DemoConfig, "cromss.commands:demo", None),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; return the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in {"-h", "--help"}:
+        sys.stdout.write(_overview())
+        return 0
+    if arguments[0] == "--version":
+        sys.stdout.write(f"cromss {__version__}\n")
+        return 0
+    try:
+        command, settings = arguments[0], read_config(arguments)
+        run = _function(COMMANDS[command][1])
+        run(settings)
+    except CromssError as error:
+        sys.stderr.write(f"cromss: {type(error).__name__}: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("cromss: interrupted\n")
+        return 130
+    return 0
+
+
+def read_config(arguments: Sequence[str]) -> Any:
+    """Parse `COMMAND ...` into that command's settings.
+
+    Raises ConfigError for an unknown command or setting (naming the nearest) and for a value of the wrong type.
+    """
+    command, *rest = arguments
+    if command not in COMMANDS:
+        near = difflib.get_close_matches(command, COMMANDS, n=1, cutoff=0.0)[0]
+        raise ConfigError(
+            f"unknown command {command!r}", expected=f"one of {', '.join(COMMANDS)}", do=f"did you mean {near!r}?"
+        )
+    kind, _, bare = COMMANDS[command]
+    if bare and rest and not rest[0].startswith("-"):
+        rest = [f"--{bare}", *rest]
+    rest = [_with_underscores(item) for item in rest]
+    parser = _parser(command, kind)
+    known = list(kind.__dataclass_fields__)  # type: ignore[attr-defined]
+    _refuse_unknown_flags(command, rest, known)
+    for path in _config_files(rest):
+        _refuse_unknown_keys(kind, path)
+    try:
+        values = parser.parse_args(rest).as_dict()
+    except argparse.ArgumentError as error:
+        raise ConfigError(
+            f"cromss {command} cannot use a setting", got=_first_line(error), do=f"see cromss {command} --help"
+        ) from None
+    values.pop("config", None)
+    return config.from_mapping(kind, values)
+
+
+def _parser(command: str, kind: type) -> ArgumentParser:
+    parser = ArgumentParser(
+        prog=f"cromss {command}",
+        description=(kind.__doc__ or "").split("Args:")[0].strip(),
+        exit_on_error=False,
+        default_env=True,
+        env_prefix=f"CROMSS_{command.upper()}_",
+    )
+    parser.add_argument("--config", action="config", help="YAML file with any of the settings below")
+    parser.add_class_arguments(kind, as_group=False)
+    return parser
+
+
+def _with_underscores(item: str) -> str:
+    """--train-tiles and --train_tiles are the same flag."""
+    if not item.startswith("--"):
+        return item
+    name, equals, value = item.partition("=")
+    return "--" + name[2:].replace("-", "_") + equals + value
+
+
+def _config_files(arguments: Sequence[str]) -> list[Path]:
+    """The files given by --config. Raises MissingDataError for one that is absent."""
+    named = [after for before, after in zip(arguments, arguments[1:], strict=False) if before == "--config"]
+    named += [item.removeprefix("--config=") for item in arguments if item.startswith("--config=")]
+    for name in named:
+        if not Path(name).is_file():
+            raise MissingDataError("the settings file is absent", where=name, do="check the path given to --config")
+    return [Path(name) for name in named]
+
+
+def _refuse_unknown_keys(kind: type, path: Path) -> None:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError("the settings file is not YAML", got=_first_line(error), where=path) from None
+    if content is None:
+        return
+    if not isinstance(content, dict):
+        raise ConfigError("a settings file holds `setting: value` lines", got=type(content).__name__, where=path)
+    known = list(kind.__dataclass_fields__)  # type: ignore[attr-defined]
+    for key in content:
+        if key not in known:
+            raise _unknown(str(key), known, str(path))
+
+
+def _refuse_unknown_flags(command: str, arguments: Sequence[str], known: Sequence[str]) -> None:
+    for item in arguments:
+        name = item.removeprefix("--").partition("=")[0]
+        if item.startswith("--") and name.partition(".")[0] not in {*known, "config", "help", "print_config"}:
+            raise _unknown(name, known, f"the flags of cromss {command}")
+
+
+def _unknown(name: str, known: Sequence[str], where: str) -> ConfigError:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+    return ConfigError(f"unknown setting {name!r}", where=where, do=f"did you mean {near!r}?")
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return "; ".join(lines[:4])
+
+
+def _function(place: str) -> Callable[[Any], Any]:
+    """Import a command's function only when it runs: --help must not wait for torch."""
+    module, _, name = place.partition(":")
+    function: Callable[[Any], Any] = getattr(importlib.import_module(module), name)
+    return function
+
+
+def _overview() -> str:
+    rows = [f"  {name:<11} {(kind.__doc__ or '').strip().splitlines()[0]}" for name, (kind, _, _) in COMMANDS.items()]
+    return "\n".join(
+        [
+            f"cromss {__version__}: encoders and land-cover maps from satellite images and cheap, wrong labels",
+            "",
+            "usage: cromss COMMAND [--config FILE.yaml] [--setting VALUE ...]",
+            "",
+            *rows,
+            "",
+            "cromss COMMAND --help lists the settings of a command with their defaults.",
+            "",
+        ]
+    )
