@@ -1,0 +1,194 @@
+"""The one training loop: batches in, updated weights, log rows and checkpoints out.
+
+Everything that decides a step (order, augmentation, learning rate) is a function of the step number and of what a
+checkpoint holds, so a run that stops anywhere and continues is the same run, bit for bit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from cromss.training.guard import StepGuard, check_batch
+from cromss.training.optimization import Schedule
+from cromss.training.runlog import RunLog
+from cromss.training.stop import StopSignal
+
+__all__ = ["Batch", "Plan", "Progress", "Stopped", "fit", "to_device"]
+
+Batch = dict[str, Any]
+
+
+class Stopped(Exception):  # noqa: N818 - not an error: evaluation leaves through it when a stop signal came
+    """A stop signal arrived during evaluation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What happens when. All counts are optimizer steps; 0 means never."""
+
+    total_steps: int
+    steps_per_epoch: int
+    validate_every: int
+    save_every: int
+    log_every: int
+    draw_every: int = 0
+
+    def due(self, every: int, step: int) -> bool:
+        """Whether something that happens `every` steps is due after `step` of them; the last step counts too."""
+        return every > 0 and (step % every == 0 or step == self.total_steps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Where a run stands: optimizer steps done, and whether the validation due at this step is still to do."""
+
+    step: int = 0
+    validation_pending: bool = False
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """Move a batch; images become channels_last, in which convolutions run fastest on CPUs and GPUs alike."""
+    moved = {}
+    for name, value in batch.items():
+        if isinstance(value, Tensor):
+            value = value.to(device, non_blocking=True)
+            if value.dim() == 4 and value.is_floating_point():
+                value = value.contiguous(memory_format=torch.channels_last)
+        moved[name] = value
+    return moved
+
+
+def fit(
+    *,
+    fabric: Fabric,
+    network: nn.Module,
+    optimizer: Any,
+    schedule: Schedule,
+    batches: Iterable[Batch],
+    losses: Callable[[Batch, int], Mapping[str, Tensor]],
+    plan: Plan,
+    progress: Progress,
+    validate: Callable[[], Mapping[str, float]] | None,
+    draw: Callable[[int], None] | None,
+    save: Callable[[Progress], None],
+    log: RunLog,
+    stop: StopSignal,
+) -> Progress:
+    """Train from `progress` to the end of `plan`; return where the run stands (short of the end after a stop signal).
+
+    `batches` yields those of steps progress.step, progress.step + 1, ... ; `losses(batch, epoch)` gives "loss" and its
+    named scalar parts; `validate()` gives "loss" and scores. Raises NonFiniteError before a bad batch touches anything.
+    """
+    guard = StepGuard(fabric, network, optimizer)
+    step = progress.step
+
+    def validated(at: int) -> bool:
+        if validate is None:
+            return True
+        network.eval()
+        try:
+            scores = validate()
+        except Stopped:
+            return False
+        finally:
+            network.train()
+        schedule.after_validation(scores["loss"])
+        log.row("validation", at, at // plan.steps_per_epoch, scores)
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in scores.items() if name in _SHOWN)
+        log.progress(at, at // plan.steps_per_epoch, f"validation: {shown}", always=True)
+        return True
+
+    if progress.validation_pending and not validated(step):
+        return progress
+    if _agreed(fabric, stop):
+        save(Progress(step=step))
+        return Progress(step=step)
+    network.train()
+    clock = _Clock()
+    for batch in clock.waiting(batches):
+        epoch = step // plan.steps_per_epoch
+        check_batch(batch, step)
+        batch = to_device(batch, fabric.device)
+        optimizer.zero_grad(set_to_none=True)
+        parts = losses(batch, epoch)
+        fabric.backward(parts["loss"])
+        guard.step(parts["loss"], step, batch["id"])
+        step += 1
+        clock.count(len(batch["id"]) * fabric.world_size)
+        schedule.after_step()
+        if step % plan.steps_per_epoch == 0:
+            schedule.after_epoch()
+        if plan.due(plan.log_every, step):
+            scalars = _scalars(fabric, parts)
+            log.row("train", step, epoch, {**scalars, "lr": schedule.lr, **clock.rates()})
+            log.progress(step, epoch, f"loss {scalars['loss']:.4f}")
+        stopping = _agreed(fabric, stop)
+        pending = plan.due(plan.validate_every, step) and (stopping or not validated(step))
+        if draw is not None and plan.due(plan.draw_every, step) and not stopping:
+            draw(step)
+        stopping = stopping or pending
+        if stopping or plan.due(plan.save_every, step):
+            guard.finish()
+            save(Progress(step=step, validation_pending=pending))
+        if stopping:
+            log.row("event", step, epoch, {"event": "stopped by signal"})
+            return Progress(step=step, validation_pending=pending)
+    guard.finish()
+    return Progress(step=step)
+
+
+_SHOWN = ("loss", "s1_oa", "s2_oa", "fused_oa", "s1_truth_oa", "s2_truth_oa", "s2_truth_miou", "s2_weight_auroc")
+
+
+def _agreed(fabric: Fabric, stop: StopSignal) -> bool:
+    """Whether any rank was asked to stop; all ranks give the same answer at the same step."""
+    if fabric.world_size == 1:
+        return stop.requested()
+    asked = torch.tensor(float(stop.requested()), device=fabric.device)
+    return bool(fabric.all_reduce(asked, reduce_op="sum") > 0)  # type: ignore[operator]
+
+
+def _scalars(fabric: Fabric, parts: Mapping[str, Tensor]) -> dict[str, float]:
+    """All scalar parts in one transfer from the device, averaged over the ranks."""
+    names = [name for name, value in parts.items() if value.dim() == 0]
+    stacked = torch.stack([parts[name].detach().float() for name in names])
+    if fabric.world_size > 1:
+        stacked = fabric.all_reduce(stacked, reduce_op="mean")  # type: ignore[assignment]
+    return dict(zip(names, stacked.tolist(), strict=True))
+
+
+class _Clock:
+    """Counts samples and the share of time spent waiting for data between two log rows."""
+
+    def __init__(self) -> None:
+        self._reset()
+
+    def _reset(self) -> None:
+        self._since, self._waited, self._samples = time.monotonic(), 0.0, 0
+
+    def waiting(self, batches: Iterable[Batch]) -> Iterable[Batch]:
+        iterator = iter(batches)
+        while True:
+            before = time.monotonic()
+            try:
+                batch = next(iterator)
+            except StopIteration:
+                return
+            self._waited += time.monotonic() - before
+            yield batch
+
+    def count(self, samples: int) -> None:
+        self._samples += samples
+
+    def rates(self) -> dict[str, float]:
+        elapsed = max(time.monotonic() - self._since, 1e-9)
+        rates = {"samples_per_second": self._samples / elapsed, "data_wait_share": self._waited / elapsed}
+        self._reset()
+        return rates
