@@ -1,0 +1,290 @@
+"""Class schemes: ids, names, colours, and the table from the values of a file to class ids.
+
+In: a label raster with the codes of its publisher. Out: uint8 with 0..C-1, or 255 where there is no class.
+Values go through a table; a value that is not in the table is an error, never clipped or guessed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from cromss.errors import ArgumentError, LabelError, MissingDataError
+
+__all__ = ["IGNORE", "LEGENDS", "Legend", "LegendClass", "get_legend"]
+
+IGNORE = 255
+"""The label of a pixel without a class, from file to metric (uint8)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LegendClass:
+    """One class: its id (0..C-1), name, and colour "#rrggbb"."""
+
+    id: int
+    name: str
+    color: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Legend:
+    """A class scheme. `codes` maps each value that a file may hold to a class id, or to 255 for "no class"."""
+
+    name: str
+    classes: tuple[LegendClass, ...]
+    codes: Mapping[int, int]
+
+    def __post_init__(self) -> None:
+        if [entry.id for entry in self.classes] != list(range(len(self.classes))) or not 0 < len(self.classes) < IGNORE:
+            raise ArgumentError(
+                "class ids must be 0, 1, 2, ... in order", got=[c.id for c in self.classes], where=self.name
+            )
+        if len(set(self.names)) != len(self.names):
+            raise ArgumentError("class names must differ", got=list(self.names), where=self.name)
+        for entry in self.classes:
+            if not re.fullmatch(r"#[0-9a-fA-F]{6}", entry.color):
+                raise ArgumentError(
+                    "a class colour must be #rrggbb", got=entry.color, where=f"{self.name}: {entry.name}"
+                )
+        wrong = {
+            code: target for code, target in self.codes.items() if target not in (IGNORE, *range(len(self.classes)))
+        }
+        if wrong:
+            raise ArgumentError(f"codes must lead to 0..{len(self.classes) - 1} or 255", got=wrong, where=self.name)
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(entry.name for entry in self.classes)
+
+    @property
+    def colors(self) -> tuple[str, ...]:
+        return tuple(entry.color for entry in self.classes)
+
+    def colormap(self) -> dict[int, tuple[int, int, int, int]]:
+        """Class id -> (red, green, blue, alpha), 0..255, as a GeoTIFF colour table; 255 is transparent."""
+        table = {IGNORE: (0, 0, 0, 0)}
+        for entry in self.classes:
+            red, green, blue = bytes.fromhex(entry.color[1:])
+            table[entry.id] = (red, green, blue, 255)
+        return table
+
+    def encode(self, values: NDArray[Any], where: str | Path, nodata: float | None = None) -> NDArray[np.uint8]:
+        """Class ids (same shape, uint8, 0..C-1 or 255) of the codes in `values` (integers of any type).
+
+        `nodata` is the file's declared no-data value, if any; it becomes 255.
+        Raises LabelError naming each unknown value with its count, for values that are not integers, or when `nodata`
+        is a class.
+        """
+        if not np.issubdtype(values.dtype, np.integer):
+            raise LabelError(
+                "labels must be whole numbers",
+                got=str(values.dtype),
+                expected="an integer type such as uint8",
+                where=where,
+                do="write the labels as uint8 without resampling other than nearest neighbour",
+            )
+        codes = {**self.codes, **self._declared(nodata, where)}
+        low, high = min(codes), max(codes)
+        table = np.full(high - low + 1, -1, np.int16)
+        table[[code - low for code in codes]] = list(codes.values())
+        wide = values.astype(np.int64)
+        inside = (wide >= low) & (wide <= high)
+        # Clamping only keeps the look-up in bounds; `inside` has already marked those values as unknown.
+        encoded: NDArray[np.int16] = table[np.clip(wide, low, high) - low]
+        known = inside & (encoded >= 0)
+        if not known.all():
+            self._refuse(values[~known], where)
+        return encoded.astype(np.uint8)
+
+    def _declared(self, nodata: float | None, where: str | Path) -> dict[int, int]:
+        if nodata is None or not float(nodata).is_integer():
+            return {}
+        if self.codes.get(int(nodata), IGNORE) != IGNORE:
+            raise LabelError(
+                "the file declares a class as no-data",
+                got=f"no-data value {int(nodata)}, which is {self.names[self.codes[int(nodata)]]!r} in {self.name!r}",
+                expected="a no-data value that is no class, such as 255",
+                where=where,
+                do="correct or remove the no-data value (gdal_edit.py -unsetnodata FILE), or choose the right legend",
+            )
+        return {int(nodata): IGNORE}
+
+    def _refuse(self, unknown: NDArray[Any], where: str | Path) -> None:
+        found, counts = np.unique(unknown, return_counts=True)
+        listed = ", ".join(f"{value} ({count} pixels)" for value, count in zip(found[:8], counts[:8], strict=True))
+        more = f", and {len(found) - 8} more values" if len(found) > 8 else ""
+        raise LabelError(
+            f"label values are not in legend {self.name!r}",
+            got=listed + more,
+            expected=", ".join(str(code) for code in sorted(self.codes)),
+            where=where,
+            do="choose the legend of this file, declare the value as no-data, or write a legend with a code for it",
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The legend as JSON types."""
+        classes = [{"id": entry.id, "name": entry.name, "color": entry.color} for entry in self.classes]
+        return {
+            "name": self.name,
+            "classes": classes,
+            "codes": {str(code): target for code, target in self.codes.items()},
+        }
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Legend:
+        """The inverse of `to_dict`; without "codes", a file holds the ids themselves and 255. Raises ArgumentError."""
+        try:
+            classes = tuple(
+                LegendClass(id=int(row["id"]), name=str(row["name"]), color=str(row["color"]))
+                for row in content["classes"]
+            )
+            identity = {**{entry.id: entry.id for entry in classes}, IGNORE: IGNORE}
+            codes = {int(code): int(target) for code, target in content.get("codes", identity).items()}
+            return cls(name=str(content["name"]), classes=classes, codes=codes)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            if isinstance(error, ArgumentError):
+                raise
+            raise ArgumentError(
+                "this is not a legend",
+                got=repr(error),
+                expected='{"name", "classes": [{"id", "name", "color"}], "codes"}',
+            ) from None
+
+
+def _legend(name: str, rows: str, ignored: tuple[int, ...] = (IGNORE,)) -> Legend:
+    """Rows "code colour name", in the order of the ids."""
+    parts = [row.split(maxsplit=2) for row in rows.strip().splitlines()]
+    classes = tuple(LegendClass(id=i, name=title, color=f"#{color}") for i, (_, color, title) in enumerate(parts))
+    codes = {int(code): i for i, (code, _, _) in enumerate(parts)}
+    return Legend(name=name, classes=classes, codes={**codes, **dict.fromkeys(ignored, IGNORE)})
+
+
+# Google Dynamic World, band `label`; official colours.
+_DYNAMIC_WORLD = """
+0 419bdf water
+1 397d49 trees
+2 88b053 grass
+3 7a87c6 flooded_vegetation
+4 e49635 crops
+5 dfc35a shrub_and_scrub
+6 c4281b built
+7 a59b8f bare
+8 b39fe1 snow_and_ice
+"""
+
+# The 13 OpenStreetMap classes of SSL4EO-S12@OSM; the authors publish no colours, these are ours.
+_OSM13 = """
+0 c4281b urban
+1 e49635 arable_land
+2 397d49 forest
+3 7d5ba6 industrial
+4 9fe0a0 artificial_vegetation
+5 6b4a36 dump_site_or_mine
+6 88b053 pasture
+7 b5651d permanent_crops
+8 419bdf water
+9 d9cfc0 open_space
+10 dfc35a shrub
+11 7a87c6 wetland
+12 2a6f97 coastal
+"""
+
+# IEEE GRSS Data Fusion Contest 2020, in the CromSS authors' order; colours of the contest.
+# Savanna (3) and snow (8) are not used by the contest; 0 and 255 are no label.
+_DFC2020 = """
+10 1c0dff water
+1 009900 forest
+4 b6ff05 grassland
+5 27ff87 wetland
+6 c24f44 cropland
+2 c6b044 shrubland
+7 a5a5a5 urban
+9 f9ffa4 barren
+"""
+
+# MODIS MCD12Q1 LC_Type1 (IGBP); official colours.
+_IGBP = """
+1 05450a evergreen_needleleaf_forest
+2 086a10 evergreen_broadleaf_forest
+3 54a708 deciduous_needleleaf_forest
+4 78d203 deciduous_broadleaf_forest
+5 009900 mixed_forest
+6 c6b044 closed_shrubland
+7 dcd159 open_shrubland
+8 dade48 woody_savanna
+9 fbff13 savanna
+10 b6ff05 grassland
+11 27ff87 permanent_wetland
+12 c24f44 cropland
+13 a5a5a5 urban
+14 ff6d4c cropland_natural_mosaic
+15 69fff8 snow_and_ice
+16 f9ffa4 barren
+17 1c0dff water
+"""
+
+# ESA WorldCover 2020 and 2021; official colours. 0 is its no-data.
+_WORLDCOVER = """
+10 006400 tree_cover
+20 ffbb22 shrubland
+30 ffff4c grassland
+40 f096ff cropland
+50 fa0000 built_up
+60 b4b4b4 bare
+70 f0f0f0 snow_and_ice
+80 0064c8 water
+90 0096a0 herbaceous_wetland
+95 00cf75 mangrove
+100 fae6a0 moss_and_lichen
+"""
+
+# Surface water by hand, as Sen1Floods11.
+_WATER = """
+0 d9cfc0 not_water
+1 419bdf water
+"""
+
+LEGENDS: Mapping[str, Legend] = {
+    "dynamic_world": _legend("dynamic_world", _DYNAMIC_WORLD),
+    "osm13": _legend("osm13", _OSM13),
+    "dfc2020": _legend("dfc2020", _DFC2020, ignored=(0, 3, 8, IGNORE)),
+    "igbp": _legend("igbp", _IGBP, ignored=(0, IGNORE)),
+    "worldcover": _legend("worldcover", _WORLDCOVER, ignored=(0, IGNORE)),
+    "water": _legend("water", _WATER),
+}
+
+
+def get_legend(name_or_path: str | Path) -> Legend:
+    """A legend by its name, or from a JSON or YAML file as `Legend.to_dict` writes it.
+
+    Raises MissingDataError naming the nearest known legend, ArgumentError for a file that is no legend.
+    """
+    text = str(name_or_path)
+    if text in LEGENDS:
+        return LEGENDS[text]
+    path = Path(text)
+    if not path.is_file():
+        near = difflib.get_close_matches(text, LEGENDS, n=1, cutoff=0.0)[0]
+        raise MissingDataError(
+            "unknown legend", got=text, expected=f"one of {', '.join(LEGENDS)}, or the path of a legend file",
+            do=f"did you mean {near!r}?",
+        )  # fmt: skip
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ArgumentError("a legend file does not parse", got=error, where=path) from None
+    if not isinstance(content, dict):
+        raise ArgumentError("this is not a legend", got=type(content).__name__, expected="a mapping", where=path)
+    return Legend.from_dict(content)
