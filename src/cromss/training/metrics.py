@@ -25,9 +25,9 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from cromss.errors import ArgumentError
+from cromss.geo.legend import IGNORE
 
 __all__ = [
-    "IGNORE",
     "LabelQuality",
     "Scores",
     "confusion",
@@ -37,8 +37,6 @@ __all__ = [
     "weight_auroc",
     "weight_auroc_by_class",
 ]
-
-IGNORE = 255
 
 
 def confusion(pred: Tensor, target: Tensor, num_classes: int, ignore: int = IGNORE) -> Tensor:

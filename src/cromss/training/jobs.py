@@ -1,0 +1,194 @@
+"""Commands run as processes, several at a time, each once: what has finished with the same settings is not run again.
+
+In: jobs, each a command of this package with its settings and the names of the jobs that must finish before it.
+Out: a folder a job with job.yaml (the settings), log.txt (what it said), run/ (what it made) and, last, finished.json.
+
+The folder's name ends in a fingerprint of command, settings, package version, and the fingerprints of what it needs, so
+a changed recipe never meets old results, and nothing is deleted. What a fingerprint cannot see is a change of the
+user's own files below an unchanged path: give such a run a new folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import yaml
+
+from cromss import __version__
+from cromss.errors import ConfigError, TrainingError
+from cromss.files import commit, read_json, write_json
+
+__all__ = ["Job", "Place", "place_jobs", "run_jobs"]
+
+_POLL_SECONDS = 0.1
+_STOP_SECONDS = 60.0  # a job that was asked to stop may save its checkpoint first
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One run of a command. A setting of the form "@name" means the `run` folder of the job of that name.
+
+    needs: names of jobs that must finish first; those referred to by "@name" are needed without being named here.
+    """
+
+    name: str
+    command: str
+    settings: Mapping[str, Any]
+    needs: tuple[str, ...] = ()
+    requires: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        referred = tuple(v[1:] for v in self.settings.values() if isinstance(v, str) and v.startswith("@"))
+        object.__setattr__(self, "requires", tuple(dict.fromkeys((*self.needs, *referred))))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a job lives, and the settings it is started with."""
+
+    folder: Path
+    fingerprint: str
+    settings: Mapping[str, Any]
+
+    @property
+    def run(self) -> Path:
+        """What the job makes."""
+        return self.folder / "run"
+
+    @property
+    def log(self) -> Path:
+        """What the job said on stdout and stderr."""
+        return self.folder / "log.txt"
+
+    @property
+    def finished(self) -> Path:
+        """Exists once the job has ended well."""
+        return self.folder / "finished.json"
+
+    def is_finished(self) -> bool:
+        """Whether the job ended well with just these settings."""
+        return self.finished.exists() and read_json(self.finished)["fingerprint"] == self.fingerprint
+
+    def seconds(self) -> float:
+        """How long the job took."""
+        return float(read_json(self.finished)["seconds"])
+
+
+def place_jobs(jobs: Sequence[Job], out: str | Path) -> dict[str, Place]:
+    """Give each job its folder below `out`; jobs stand behind what they need. Raises ConfigError if they do not."""
+    places: dict[str, Place] = {}
+    for job in jobs:
+        absent = [name for name in job.requires if name not in places]
+        if absent or job.name in places:
+            raise ConfigError(f"job {job.name} stands before what it needs, or twice", got=absent or job.name)
+        content = [job.command, dict(job.settings), __version__, [places[name].fingerprint for name in job.requires]]
+        fingerprint = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+        folder = Path(out) / f"{job.name}-{fingerprint[:8]}"
+        settings = {key: _resolve(value, places) for key, value in job.settings.items()}
+        places[job.name] = Place(
+            folder=folder, fingerprint=fingerprint, settings={**settings, "out": str(folder / "run")}
+        )
+    return places
+
+
+def _resolve(value: Any, places: Mapping[str, Place]) -> Any:
+    return str(places[value[1:]].run) if isinstance(value, str) and value.startswith("@") else value
+
+
+def run_jobs(
+    jobs: Sequence[Job],
+    places: Mapping[str, Place],
+    *,
+    at_a_time: int,
+    threads: int,
+    say: Callable[[str], None],
+    command: Sequence[str] = (sys.executable, "-m", "cromss"),
+) -> None:
+    """Run all jobs that have not finished yet, `at_a_time` of them together with `threads` CPU threads each.
+
+    Raises TrainingError naming the log of the first job that fails; the others are asked to stop, and go on next time.
+    """
+    if at_a_time < 1 or threads < 1:
+        raise ConfigError("jobs and threads must be at least 1", got=(at_a_time, threads))
+    done = {job.name for job in jobs if places[job.name].is_finished()}
+    waiting = [job for job in jobs if job.name not in done]
+    if done:
+        say(f"{len(done)} of {len(jobs)} jobs had finished before")
+    running: dict[str, _Running] = {}
+    with ExitStack() as stack:
+        stack.callback(lambda: _stop_all(running))
+        while waiting or running:
+            ready = [job for job in waiting if done.issuperset(job.requires)]
+            for job in ready[: at_a_time - len(running)]:
+                running[job.name] = _Running.start(job, places[job.name], threads, command)
+                waiting.remove(job)
+            for name in [name for name, process in running.items() if process.poll() is not None]:
+                running.pop(name).conclude()
+                done.add(name)
+                say(f"{len(done)}/{len(jobs)}  {name}  {places[name].seconds():.0f} s")
+            time.sleep(_POLL_SECONDS)
+
+
+class _Running:
+    """A started process and its open log."""
+
+    def __init__(self, job: Job, place: Place, process: subprocess.Popen[bytes], log: IO[bytes]) -> None:
+        self.job, self.place, self.process, self.log = job, place, process, log
+        self.started = time.monotonic()
+
+    @classmethod
+    def start(cls, job: Job, place: Place, threads: int, command: Sequence[str]) -> _Running:
+        with commit(place.folder / "job.yaml") as temporary:
+            temporary.write_text(yaml.safe_dump(dict(place.settings), sort_keys=False), encoding="utf-8")
+        log = place.log.open("ab")
+        line = [*command, job.command, "--config", str(place.folder / "job.yaml")]
+        # One thread count for every library below torch: more than the cores there are slows all jobs down.
+        limits = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
+        environment = {**os.environ, **limits}
+        process = subprocess.Popen(line, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment)  # noqa: S603 - our own command, no shell
+        return cls(job, place, process, log)
+
+    def poll(self) -> int | None:
+        return self.process.poll()
+
+    def conclude(self) -> None:
+        """Note the end of the job. Raises TrainingError if it did not end well."""
+        self.log.close()
+        code = self.process.returncode
+        if code != 0:
+            raise TrainingError(
+                f"job {self.job.name} failed with exit code {code}",
+                got=_last_lines(self.place.log),
+                where=self.place.log,
+                do="read the log, mend the cause, and start the same command again: finished jobs are kept",
+            )
+        seconds = round(time.monotonic() - self.started, 1)
+        write_json(self.place.finished, {"fingerprint": self.place.fingerprint, "seconds": seconds})
+
+
+def _last_lines(path: Path, count: int = 8) -> str:
+    lines = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    return "\n       ".join(lines[-count:]) or "it said nothing"
+
+
+def _stop_all(running: Mapping[str, _Running]) -> None:
+    """Ask what still runs to stop, and wait: nobody may write into the folders after this command has ended."""
+    for job in running.values():
+        job.process.terminate()
+    for job in running.values():
+        try:
+            job.process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            job.process.kill()
+            job.process.wait()
+        job.log.close()
