@@ -1,0 +1,34 @@
+"""A narrow ResNet for small machines: the encoder of the synthetic benchmark and the tests.
+
+In: images (B, bands, H, W). Out: feature maps at 1/2, 1/4, 1/8, 1/16 and 1/32 of the size with 24, 24, 40, 80 and 128
+channels. It is timm's own ResNet with one BasicBlock a stage and a stem of three 3 x 3 convolutions; importing this
+module registers it with timm as `cromss_narrow`, and so with segmentation_models_pytorch as `tu-cromss_narrow`.
+
+ResNet-18 is too slow for a benchmark on one core. A 7 x 7 stem of 64 channels on 13 bands would by itself cost more
+than the rest of this encoder, hence the deep stem of 12, 12 and 24 channels.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models.resnet import BasicBlock, ResNet
+
+__all__ = ["cromss_narrow"]
+
+# timm reads this name; it states that no pretrained weights are published
+default_cfgs = generate_default_cfgs({"cromss_narrow": {"url": "", "first_conv": "conv1.0", "classifier": "fc"}})
+
+
+@register_model  # type: ignore[untyped-decorator]
+def cromss_narrow(pretrained: bool = False, **kwargs: Any) -> ResNet:
+    """Build the narrow ResNet; the keyword arguments are those of timm's ResNet (`in_chans`, `features_only`, ...)."""
+    settings = {
+        "block": BasicBlock,
+        "layers": (1, 1, 1, 1),
+        "channels": (24, 40, 80, 128),
+        "stem_type": "deep",
+        "stem_width": 12,
+    }
+    return build_model_with_cfg(ResNet, "cromss_narrow", pretrained, **{**settings, **kwargs})
