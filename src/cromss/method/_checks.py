@@ -1,0 +1,82 @@
+"""What the functions of this package accept: shapes, dtypes and values, refused in one place and in one voice.
+
+In: the tensors and numbers of a caller. Out: nothing, or an `ArgumentError` that says what, got and expected.
+
+Shapes and dtypes are always checked. Values are checked on the CPU only: on an accelerator each look at a value would
+stop the host until the device has caught up. Under `torch.compile` values are not looked at either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from cromss.errors import ArgumentError
+
+__all__ = ["LabelIndex", "check_choice", "check_fraction", "check_logits", "check_pixels", "index_labels", "widen"]
+
+
+class LabelIndex(NamedTuple):
+    """Labels made ready for gather and scatter: ignored pixels point at class 0 and are not valid."""
+
+    class_BHW: Tensor
+    valid_BHW: Tensor
+
+
+def widen(tensor: Tensor) -> Tensor:
+    """Half precision becomes float32; float32 and float64 stay."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+
+
+def check_logits(logits: Tensor, name: str = "logits") -> None:
+    """Logits and class distributions are floating point, (B, C, H, W) with C >= 2."""
+    if logits.ndim != 4 or logits.shape[1] < 2:
+        raise ArgumentError(f"{name} have the wrong shape.", got=tuple(logits.shape), expected="(B, C, H, W), C >= 2")
+    if not logits.is_floating_point():
+        raise ArgumentError(f"{name} have the wrong dtype.", got=logits.dtype, expected="a floating point dtype")
+
+
+def check_pixels(tensor: Tensor, shape: Sequence[int], name: str) -> None:
+    """A tensor of values has exactly this shape and is floating point."""
+    if tuple(tensor.shape) != tuple(shape):
+        raise ArgumentError(f"{name} has the wrong shape.", got=tuple(tensor.shape), expected=tuple(shape))
+    if not tensor.is_floating_point():
+        raise ArgumentError(f"{name} has the wrong dtype.", got=tensor.dtype, expected="a floating point dtype")
+
+
+def check_fraction(value: float, name: str, *, above_zero: bool = False) -> None:
+    """A number in [0, 1], or in (0, 1]."""
+    if not 0.0 <= value <= 1.0 or (above_zero and value == 0.0):
+        raise ArgumentError(f"{name} is out of range.", got=value, expected="(0, 1]" if above_zero else "[0, 1]")
+
+
+def check_choice(value: str, choices: Sequence[str], name: str) -> None:
+    """One of the known words."""
+    if value not in choices:
+        raise ArgumentError(f"{name} is unknown.", got=repr(value), expected=" or ".join(map(repr, choices)))
+
+
+def index_labels(labels: Tensor, num_classes: int, ignore_index: int, shape: Sequence[int] | None = None) -> LabelIndex:
+    """Split labels of any integer dtype into class indices (int64) and validity.
+
+    On the CPU a label that is neither a class nor `ignore_index` is refused; on other devices the gather that follows
+    raises the device's own assertion.
+    """
+    if shape is not None and tuple(labels.shape) != tuple(shape):
+        raise ArgumentError("labels have the wrong shape.", got=tuple(labels.shape), expected=tuple(shape))
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise ArgumentError("labels have the wrong dtype.", got=labels.dtype, expected="uint8 or int64")
+    valid = labels != ignore_index
+    index = labels.long().masked_fill(~valid, 0)
+    if labels.device.type == "cpu" and labels.numel() and not torch.compiler.is_compiling():
+        low, high = (int(value) for value in torch.aminmax(index))
+        if low < 0 or high >= num_classes:
+            raise ArgumentError(
+                "labels hold a value that is not a class.",
+                got=low if low < 0 else high,
+                expected=f"0 to {num_classes - 1}, or {ignore_index} for ignored pixels",
+            )
+    return LabelIndex(index, valid)

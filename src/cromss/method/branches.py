@@ -1,0 +1,195 @@
+"""The whole method in one call: logits of all branches and noisy labels in, the loss and its named parts out.
+
+In: logits (B, C, H, W) of each branch (a sensor, or the fused branch), hard labels y (B, H, W), soft targets
+Z (B, C, H, W), the epoch. Out: a dict of scalars and of the weights (B, H, W) that were used.
+
+    f^d <- (f^d + f^d g^d) / 2                     g^d = mean of the other branches' confidences
+    L   = sum_d L_s^d + w L_c                      L_c = 2 mean over ordered pairs (d, e) of CE(P^e -> Q^d) under W_e^e
+
+With two branches g^d is the other sensor's confidence and L_c is the paper's sum of both directions. One branch has
+nobody to ask: it trains on all labels alike.
+
+Legend of shapes: B batch, C classes, H height, W width.
+Source: Liu et al., IEEE TGRS 2025, doi 10.1109/TGRS.2025.3552642, section III.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TypedDict, Unpack
+
+import torch
+from torch import Tensor
+
+from cromss.errors import ArgumentError
+from cromss.method._checks import LabelIndex, check_choice, check_logits, check_pixels, index_labels, widen
+from cromss.method.confidence import CONFIDENCES, confidence_in_labels, confidence_in_predictions, entangle
+from cromss.method.losses import CONSISTENCIES, DICES, LOSSES, mean_consistency, segmentation_parts
+from cromss.method.selection import prediction_weights, ramp, selection_ratio, weigh_labels
+
+__all__ = ["LossOptions", "cromss_loss", "multi_branch_loss"]
+
+
+class LossOptions(TypedDict, total=False):
+    """The options of `cromss_loss` and `multi_branch_loss`; left out, each is the paper's."""
+
+    confidence: str  # "entropy" or "gini": prediction confidence
+    ramp_shape: str  # "exp", "linear" or "none"
+    ramp_length: float  # epochs until selection is at its final strength
+    final_ratio: float  # share of the labels that count in full at the end, in (0, 1]
+    class_balanced: bool  # one threshold for each class, or one for all pixels
+    losses: Sequence[str]  # any of "ce", "dice", "focal": summed
+    consistency: str  # "ce", "kl", "mse" or "none"
+    consistency_weight: float  # factor of the consistency loss
+    select_labels: bool  # False: all labels weigh 1
+    select_predictions: bool  # False: all predictions weigh 1
+    dice: str  # "paper" or "calibrated", see `soft_dice_loss`
+    ignore_index: int  # label of the pixels that take no part
+
+
+def cromss_loss(
+    logits_s1: Tensor,
+    logits_s2: Tensor,
+    labels: Tensor,
+    target: Tensor,
+    epoch: float,
+    **options: Unpack[LossOptions],
+) -> dict[str, Tensor]:
+    """The paper's loss for two sensors: `multi_branch_loss` with the branches "s1" and "s2"."""
+    return multi_branch_loss({"s1": logits_s1, "s2": logits_s2}, labels, target, epoch, **options)
+
+
+def multi_branch_loss(
+    logits: Mapping[str, Tensor],
+    labels: Tensor,
+    target: Tensor,
+    epoch: float,
+    *,
+    confidence: str = "entropy",
+    ramp_shape: str = "exp",
+    ramp_length: float = 80,
+    final_ratio: float = 0.5,
+    class_balanced: bool = True,
+    losses: Sequence[str] = ("ce", "dice"),
+    consistency: str = "ce",
+    consistency_weight: float = 1.0,
+    select_labels: bool = True,
+    select_predictions: bool = True,
+    dice: str = "paper",
+    ignore_index: int = 255,
+) -> dict[str, Tensor]:
+    """Loss of any number of branches that choose labels and predictions for one another.
+
+    logits (B, C, H, W) of each branch by name, at least one; labels (B, H, W) hard, 0 to C - 1 or `ignore_index`;
+    target (B, C, H, W), the smoothed labels; epoch >= 0. The options are those of `LossOptions`. Ignored pixels have
+    no influence on any value or gradient. Raises ArgumentError.
+
+    Returns "loss" (scalar, with gradient), "selection_ratio" and "ramp" (scalars on the CPU), "consistency" (before
+    its factor), and for each branch d "segmentation_d", its summands "ce_d", "dice_d", "focal_d" as chosen, and the
+    weights "label_weight_d" and "prediction_weight_d" (B, H, W). All but "loss" are without gradient.
+    """
+    check_choice(confidence, CONFIDENCES, "confidence")
+    check_choice(consistency, CONSISTENCIES, "consistency")
+    check_choice(dice, DICES, "dice")
+    ratio = selection_ratio(epoch, ramp_length, final_ratio, ramp_shape)
+    ramp_value = ramp(epoch, ramp_length, ramp_shape)
+    _check_losses(losses)
+    index = _check_branches(logits, labels, target, ignore_index)
+    classes = target.shape[1]
+    with torch.autocast(target.device.type, enabled=False):
+        target = widen(target)
+        wide = {name: widen(tensor) for name, tensor in logits.items()}
+        log_probs = {name: tensor.log_softmax(dim=1) for name, tensor in wide.items()}
+        with torch.no_grad():
+            label_weight, prediction_weight = _select(
+                log_probs,
+                index,
+                confidence,
+                ratio if select_labels else 1.0,
+                ramp_value if select_predictions else 0.0,
+                classes,
+                class_balanced,
+            )
+        present_C = (target * index.valid_BHW.unsqueeze(1)).sum(dim=(0, 2, 3)) > 0
+        parts = {
+            name: segmentation_parts(wide[name], log_probs[name], target, label_weight[name], present_C, losses, dice)
+            for name in logits
+        }
+        segmentation = {name: torch.stack(list(part.values())).sum() for name, part in parts.items()}
+        agreement = _consistency(log_probs, prediction_weight, consistency)
+        loss = torch.stack(list(segmentation.values())).sum() + consistency_weight * agreement
+    result = {"loss": loss, "consistency": agreement.detach()}
+    result |= {"selection_ratio": torch.tensor(ratio), "ramp": torch.tensor(ramp_value)}
+    for name in logits:
+        result[f"segmentation_{name}"] = segmentation[name].detach()
+        result |= {f"{part}_{name}": value.detach() for part, value in parts[name].items()}
+        result[f"label_weight_{name}"] = label_weight[name]
+        result[f"prediction_weight_{name}"] = prediction_weight[name]
+    return result
+
+
+def _select(
+    log_probs: dict[str, Tensor],
+    labels: LabelIndex,
+    kind: str,
+    ratio: float,
+    ramp_value: float,
+    classes: int,
+    class_balanced: bool,
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """W_l and W_e of each branch; ratio 1 and ramp 0 weigh all valid pixels alike, as does a branch without others."""
+    everything = {name: labels.valid_BHW.to(tensor.dtype) for name, tensor in log_probs.items()}
+    if len(log_probs) == 1:
+        return everything, everything
+    probs = {name: tensor.exp() for name, tensor in log_probs.items()}
+    label_weight, prediction_weight = everything, everything
+    if ratio < 1.0:
+        in_labels = _entangle_all({name: confidence_in_labels(tensor, labels) for name, tensor in probs.items()})
+        label_weight = {
+            name: weigh_labels(tensor, labels, ratio, classes, class_balanced) for name, tensor in in_labels.items()
+        }
+    if ramp_value > 0.0:
+        in_predictions = _entangle_all(
+            {name: confidence_in_predictions(probs[name], log_probs[name], kind) for name in probs}
+        )
+        prediction_weight = {
+            name: prediction_weights(tensor, ramp_value) * labels.valid_BHW for name, tensor in in_predictions.items()
+        }
+    return label_weight, prediction_weight
+
+
+def _entangle_all(confidences: dict[str, Tensor]) -> dict[str, Tensor]:
+    """f of each branch, entangled with the mean of the others'."""
+    entangled = {}
+    for name, own in confidences.items():
+        others = [tensor for other, tensor in confidences.items() if other != name]
+        entangled[name] = entangle(own, others[0] if len(others) == 1 else torch.stack(others).mean(dim=0))
+    return entangled
+
+
+def _consistency(log_probs: dict[str, Tensor], prediction_weight: dict[str, Tensor], kind: str) -> Tensor:
+    """Mean over the ordered pairs of branches, times 2: with two branches the paper's sum of both directions."""
+    first = next(iter(log_probs.values()))
+    pairs = [(own, other) for own in log_probs for other in log_probs if own != other]
+    if kind == "none" or not pairs:
+        return first.new_zeros(())
+    terms = [mean_consistency(log_probs[own], log_probs[other], prediction_weight[other], kind) for own, other in pairs]
+    return torch.stack(terms).sum() * (2.0 / len(pairs))
+
+
+def _check_losses(losses: Sequence[str]) -> None:
+    if isinstance(losses, str) or not losses or len(set(losses)) < len(losses):
+        raise ArgumentError("losses must be one or more different names.", got=losses, expected=f"some of {LOSSES}")
+    for name in losses:
+        check_choice(name, LOSSES, "loss")
+
+
+def _check_branches(logits: Mapping[str, Tensor], labels: Tensor, target: Tensor, ignore_index: int) -> LabelIndex:
+    if not logits:
+        raise ArgumentError("there is no branch.", got="no logits", expected="logits of one or more branches, by name")
+    check_logits(target, "target")
+    batch, classes, height, width = target.shape
+    for name, tensor in logits.items():
+        check_logits(tensor, f"logits of {name}")
+        check_pixels(tensor, target.shape, f"logits of {name}")
+    return index_labels(labels, classes, ignore_index, (batch, height, width))

@@ -1,0 +1,179 @@
+"""What the networks learn from: segmentation losses on selected labels, and consistency between the sensors.
+
+In: logits (B, C, H, W) of each branch (sensor), soft targets Z (B, C, H, W), weights (B, H, W). Out: scalars.
+
+    L_s^d = sum W_l CE(Q, Z) / sum W_l  +  Dice
+    Dice  = mean over the classes c that occur in Z of  1 - 2 sum(W Q_c Z_c) / sum(W (Q_c + Z_c))
+    L_c   = sum W_e^2 CE(P^2 -> Q^1) / sum W_e^2  +  sum W_e^1 CE(P^1 -> Q^2) / sum W_e^1
+    L     = L_s^1 + L_s^2 + L_c                 with Q = softmax(logits), P = Q without gradient
+
+Every loss is a sum over pixels and a count, divided once. A pixel whose target is all 0 is ignored, whatever its
+weight; a batch of ignored pixels only has loss 0 and gradient 0.
+
+Legend of shapes: B batch, C classes, H height, W width.
+Source: Liu et al., IEEE TGRS 2025, doi 10.1109/TGRS.2025.3552642, section III.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cromss.errors import ArgumentError
+from cromss.method._checks import check_choice, check_logits, check_pixels, widen
+
+__all__ = ["CONSISTENCIES", "DICES", "LOSSES", "consistency_loss", "focal_loss", "soft_cross_entropy", "soft_dice_loss"]
+
+LOSSES = ("ce", "dice", "focal")
+DICES = ("paper", "calibrated")
+CONSISTENCIES = ("ce", "kl", "mse", "none")
+
+
+def soft_cross_entropy(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Weighted mean over the pixels of the cross-entropy between prediction and soft target, in nats.
+
+    logits (B, C, H, W); target (B, C, H, W), sums to 1 over the classes, or all 0 at ignored pixels; weight (B, H, W)
+    >= 0, or None for 1. Returns a scalar with gradient to the logits, 0 if all weights are 0. Raises ArgumentError.
+    """
+    weight_BHW = _checked_weight(logits, target, weight)
+    with _full_precision(logits):
+        return mean_cross_entropy(widen(logits).log_softmax(dim=1), widen(target), weight_BHW)
+
+
+def soft_dice_loss(logits: Tensor, target: Tensor, weight: Tensor | None = None, kind: str = "paper") -> Tensor:
+    """Weighted soft Dice loss, mean over the classes that occur in the target, sums over the whole batch.
+
+    logits, target, weight as in `soft_cross_entropy`. kind "paper" is 1 - 2 sum(W Q Z) / sum(W (Q + Z)); on soft
+    targets its minimum is not at Q = Z. "calibrated" is sum(W |Q - Z|) / sum(W (Q + Z)): the same on one-hot targets,
+    and 0 exactly at Q = Z (Wang et al., Dice semimetric losses, MICCAI 2023, arXiv 2303.16296). Returns a scalar in
+    [0, 1] with gradient to the logits, 0 if all weights are 0. Raises ArgumentError.
+    """
+    check_choice(kind, DICES, "dice")
+    weight_BHW = _checked_weight(logits, target, weight)
+    with _full_precision(logits):
+        present_C = target.detach().sum(dim=(0, 2, 3)) > 0
+        return mean_dice(widen(logits).softmax(dim=1), widen(target), weight_BHW, present_C, kind)
+
+
+def focal_loss(logits: Tensor, target: Tensor, weight: Tensor | None = None, gamma: float = 2.0) -> Tensor:
+    """Weighted mean over the pixels of the focal loss, one class against all others, summed over the classes.
+
+    logits, target, weight as in `soft_cross_entropy`; gamma >= 0 turns down the easy pixels. With b the binary
+    cross-entropy of sigmoid(logit) and target, a class adds (1 - exp(-b))^gamma b: on one-hot targets this is
+    segmentation_models_pytorch's multi-class FocalLoss, and it is defined on soft targets too. Returns a scalar with
+    gradient to the logits, 0 if all weights are 0. Raises ArgumentError.
+    """
+    if not gamma >= 0:
+        raise ArgumentError("gamma is out of range.", got=gamma, expected=">= 0")
+    weight_BHW = _checked_weight(logits, target, weight)
+    with _full_precision(logits):
+        return mean_focal(widen(logits), widen(target), weight_BHW, gamma)
+
+
+def consistency_loss(logits: Tensor, other_logits: Tensor, weight: Tensor | None, kind: str = "ce") -> Tensor:
+    """Weighted mean over the pixels of the distance from this sensor's prediction to the other's.
+
+    logits, other_logits (B, C, H, W); weight (B, H, W) >= 0 of the other's predictions, or None for 1; kind "ce"
+    (-sum P ln Q), "kl" (sum P ln(P / Q)), "mse" (sum (P - Q)^2) or "none" (0). Returns a scalar with gradient to
+    `logits` only, 0 if all weights are 0. Raises ArgumentError.
+    """
+    check_choice(kind, CONSISTENCIES, "consistency")
+    check_logits(logits)
+    check_logits(other_logits, "other logits")
+    if logits.shape != other_logits.shape:
+        raise ArgumentError(
+            "the logits of the two sensors differ in shape.",
+            got=tuple(other_logits.shape),
+            expected=tuple(logits.shape),
+        )
+    batch, _, height, width = logits.shape
+    if weight is not None:
+        check_pixels(weight, (batch, height, width), "weight")
+    with _full_precision(logits):
+        logits, other_logits = widen(logits), widen(other_logits.detach())
+        weight_BHW = logits.new_ones(batch, height, width) if weight is None else widen(weight.detach())
+        return mean_consistency(logits.log_softmax(dim=1), other_logits.log_softmax(dim=1), weight_BHW, kind)
+
+
+def mean_cross_entropy(log_probs_BCHW: Tensor, target_BCHW: Tensor, weight_BHW: Tensor) -> Tensor:
+    """sum W CE / sum W from log-probabilities that are at hand already."""
+    cross_entropy_BHW = (log_probs_BCHW * target_BCHW).sum(dim=1).neg()
+    return _divide((cross_entropy_BHW * weight_BHW).sum(), weight_BHW.sum())
+
+
+def mean_dice(probs_BCHW: Tensor, target_BCHW: Tensor, weight_BHW: Tensor, present_C: Tensor, kind: str) -> Tensor:
+    """Dice, mean over the classes that are present, from probabilities that are at hand already."""
+    weight_B1HW = weight_BHW.unsqueeze(1)
+    pixels = (0, 2, 3)
+    mass_C = ((probs_BCHW + target_BCHW) * weight_B1HW).sum(dim=pixels)
+    if kind == "paper":
+        distance_C = mass_C - 2.0 * (probs_BCHW * target_BCHW * weight_B1HW).sum(dim=pixels)
+    else:
+        distance_C = ((probs_BCHW - target_BCHW).abs() * weight_B1HW).sum(dim=pixels)
+    counts_C = present_C & (mass_C > 0)
+    loss_C = torch.where(counts_C, distance_C / torch.where(counts_C, mass_C, 1.0), 0.0)
+    return _divide(loss_C.sum(), counts_C.sum())
+
+
+def mean_focal(logits_BCHW: Tensor, target_BCHW: Tensor, weight_BHW: Tensor, gamma: float) -> Tensor:
+    """sum W focal / sum W."""
+    binary_BCHW = F.binary_cross_entropy_with_logits(logits_BCHW, target_BCHW, reduction="none")
+    focal_BHW = ((1.0 - torch.exp(-binary_BCHW)).pow(gamma) * binary_BCHW).sum(dim=1)
+    return _divide((focal_BHW * weight_BHW).sum(), weight_BHW.sum())
+
+
+def mean_consistency(log_probs_BCHW: Tensor, other_log_probs_BCHW: Tensor, weight_BHW: Tensor, kind: str) -> Tensor:
+    """sum W distance / sum W from log-probabilities that are at hand already."""
+    other_log_probs_BCHW = other_log_probs_BCHW.detach()
+    other_probs_BCHW = other_log_probs_BCHW.exp()
+    if kind == "none":
+        return log_probs_BCHW.sum() * 0.0
+    if kind == "mse":
+        distance_BHW = (log_probs_BCHW.exp() - other_probs_BCHW).square().sum(dim=1)
+    elif kind == "kl":
+        distance_BHW = (other_probs_BCHW * (other_log_probs_BCHW - log_probs_BCHW)).sum(dim=1)
+    else:
+        distance_BHW = (other_probs_BCHW * log_probs_BCHW).sum(dim=1).neg()
+    return _divide((distance_BHW * weight_BHW).sum(), weight_BHW.sum())
+
+
+def segmentation_parts(
+    logits_BCHW: Tensor,
+    log_probs_BCHW: Tensor,
+    target_BCHW: Tensor,
+    weight_BHW: Tensor,
+    present_C: Tensor,
+    losses: Sequence[str],
+    dice: str,
+) -> dict[str, Tensor]:
+    """The chosen segmentation losses of one branch, by name."""
+    parts = {}
+    if "ce" in losses:
+        parts["ce"] = mean_cross_entropy(log_probs_BCHW, target_BCHW, weight_BHW)
+    if "dice" in losses:
+        parts["dice"] = mean_dice(log_probs_BCHW.exp(), target_BCHW, weight_BHW, present_C, dice)
+    if "focal" in losses:
+        parts["focal"] = mean_focal(logits_BCHW, target_BCHW, weight_BHW, gamma=2.0)
+    return parts
+
+
+def _divide(total: Tensor, count: Tensor) -> Tensor:
+    """total / count; 0 where nothing was counted, with gradient 0 and not 0 / 0."""
+    return total / torch.where(count > 0, count, torch.ones_like(count))
+
+
+def _checked_weight(logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+    check_logits(logits)
+    check_pixels(target, logits.shape, "target")
+    labelled_BHW = (target.detach().sum(dim=1) > 0).to(widen(target).dtype)
+    if weight is None:
+        return labelled_BHW
+    check_pixels(weight, labelled_BHW.shape, "weight")
+    return widen(weight.detach()) * labelled_BHW
+
+
+def _full_precision(tensor: Tensor) -> torch.autocast:
+    return torch.autocast(tensor.device.type, enabled=False)
