@@ -1,0 +1,76 @@
+"""Read every byte of a training store and say what is not as it was written.
+
+In: the folder of a finished store. Out: counts of what was checked, or an error that names the damaged places.
+Opening checks the description, the index and the sizes; here each shard is read once, for its SHA-256 and for the CRC32
+of each of its arrays, which tells whose bytes they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from zlib_ng.zlib_ng import crc32
+
+from cromss.data.store_layout import INDEX_FILE, META_FILE, ShardHeader, read_header
+from cromss.data.store_reader import Store
+from cromss.errors import DamagedFileError, DataError
+
+__all__ = ["verify_store"]
+
+_SHOWN = 20  # damaged arrays named in an error
+
+
+def verify_store(path: str | Path) -> dict[str, Any]:
+    """Check every byte of the store in folder `path`; return counts of what was checked.
+
+    Raises what `Store.open` raises, and DamagedFileError naming the places, seasons and arrays that differ.
+    """
+    path = Path(path)
+    with Store.open(path) as store:
+        damage, arrays = [], 0
+        for shard in store.meta["shards"]:
+            found, count = _verify_shard(path / shard["file"], shard["sha256"])
+            damage += found
+            arrays += count
+        if damage:
+            more = f"; and {len(damage) - _SHOWN} more" if len(damage) > _SHOWN else ""
+            raise DamagedFileError(
+                f"the store is damaged in {len(damage)} places",
+                got="; ".join(damage[:_SHOWN]) + more,
+                expected="every byte as it was written",
+                where=path,
+                do="copy the store again, or write it again from its sources",
+            )
+        files = [shard["bytes"] for shard in store.meta["shards"]]
+        size = sum(files) + sum((path / name).stat().st_size for name in (INDEX_FILE, META_FILE))
+        counts = {"places": len(store), "samples": store.meta["samples"], "arrays": arrays, "shards": len(files)}
+        return {**counts, "bytes": size, "fingerprint": store.fingerprint}
+
+
+def _verify_shard(path: Path, expected: str) -> tuple[list[str], int]:
+    """What is wrong with one shard, and how many arrays it holds."""
+    try:
+        header = read_header(path)
+        wrong, got = _check_arrays(path, header)
+    except DataError as error:
+        return [f"{path.name}: {error.what}"], 0
+    except OSError as error:
+        return [f"{path.name}: {error}"], 0
+    if got != expected and not wrong:
+        wrong = [f"{path.name}, in its header (places {', '.join(place['id'] for place in header.places)})"]
+    return wrong, len(header.extents)
+
+
+def _check_arrays(path: Path, header: ShardHeader) -> tuple[list[str], str]:
+    """The arrays whose CRC32 differs, and the SHA-256 of the whole file, in one pass."""
+    wrong = []
+    with path.open("rb") as file:
+        total = hashlib.sha256(file.read(header.data_offset))
+        for name, extent in sorted(header.extents.items(), key=lambda item: item[1].offset):
+            content = file.read(extent.length)
+            total.update(content)
+            if crc32(content) != extent.crc32:
+                wrong.append(f"{name} in {path.name}")
+    return wrong, total.hexdigest()
