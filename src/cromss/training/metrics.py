@@ -28,6 +28,7 @@ from cromss.errors import ArgumentError
 from cromss.geo.legend import IGNORE
 
 __all__ = [
+    "IGNORE",
     "LabelQuality",
     "Scores",
     "confusion",
