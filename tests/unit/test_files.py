@@ -1,0 +1,68 @@
+"""Files appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from cromss.errors import DamagedFileError, MissingDataError
+from cromss.files import commit, commit_folder, read_json, remove_stale, sha256, write_json
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_neighbour(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(OSError, match="full"), commit(path) as temporary:
+        temporary.write_text("half")
+        raise OSError("disk full")
+    assert path.read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_failed_folder_leaves_nothing(tmp_path):
+    with pytest.raises(OSError, match="full"), commit_folder(tmp_path / "run") as temporary:
+        (temporary / "x").write_text("half")
+        raise OSError("disk full")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_is_synced_before_it_is_renamed_and_its_folder_after(tmp_path, monkeypatch):
+    events = []
+    real_fsync, real_replace = os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda fd: (events.append(("fsync", os.readlink(f"/proc/self/fd/{fd}"))), real_fsync(fd))[1])
+    monkeypatch.setattr(Path, "replace", lambda self, target: (events.append(("rename", str(target))), real_replace(self, target))[1])
+    write_json(tmp_path / "a.json", {"x": 1})
+    kinds = [kind for kind, _ in events]
+    assert kinds == ["fsync", "rename", "fsync"]
+    assert events[0][1].startswith(str(tmp_path / ".a.json"))
+    assert events[2][1] == str(tmp_path)
+
+
+def test_what_a_killed_process_left_is_removed_and_named(tmp_path):
+    (tmp_path / ".run.tmp-1-abc").mkdir()
+    (tmp_path / ".run.tmp-1-abc" / "part").write_text("x")
+    (tmp_path / ".a.json.tmp-2-def").write_text("x")
+    (tmp_path / "kept").write_text("x")
+    assert remove_stale(tmp_path) == [".a.json.tmp-2-def", ".run.tmp-1-abc"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["kept"]
+
+
+def test_json_that_does_not_parse_is_an_error_with_the_path(tmp_path):
+    (tmp_path / "a.json").write_text('{"x": ')
+    with pytest.raises(DamagedFileError, match=r"a\.json"):
+        read_json(tmp_path / "a.json")
+    with pytest.raises(MissingDataError, match=r"b\.json"):
+        read_json(tmp_path / "b.json")
+
+
+def test_json_refuses_nan(tmp_path):
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "a.json", {"x": float("nan")})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sha256_is_that_of_the_bytes(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")
+    assert sha256(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
