@@ -95,22 +95,21 @@ class Legend:
                 where=where,
                 do="write the labels as uint8 without resampling other than nearest neighbour",
             )
-        codes = {**self.codes, **self._declared(nodata, where)}
-        low, high = min(codes), max(codes)
-        table = np.full(high - low + 1, -1, np.int16)
-        table[[code - low for code in codes]] = list(codes.values())
         wide = values.astype(np.int64)
-        inside = (wide >= low) & (wide <= high)
-        # Clamping only keeps the look-up in bounds; `inside` has already marked those values as unknown.
-        encoded: NDArray[np.int16] = table[np.clip(wide, low, high) - low]
-        known = inside & (encoded >= 0)
-        if not known.all():
-            self._refuse(values[~known], where)
-        return encoded.astype(np.uint8)
+        codes = np.array(sorted(self.codes), np.int64)
+        targets = np.array([self.codes[int(code)] for code in codes], np.uint8)
+        place = np.searchsorted(codes, wide).clip(max=len(codes) - 1)
+        missing = self._missing(wide, nodata, where)
+        unknown = (codes[place] != wide) & ~missing
+        if unknown.any():
+            self._refuse(values[unknown], where)
+        encoded: NDArray[np.uint8] = np.where(missing, np.uint8(IGNORE), targets[place])
+        return encoded
 
-    def _declared(self, nodata: float | None, where: str | Path) -> dict[int, int]:
+    def _missing(self, wide: NDArray[np.int64], nodata: float | None, where: str | Path) -> NDArray[np.bool_]:
+        """Where the declared no-data value stands."""
         if nodata is None or not float(nodata).is_integer():
-            return {}
+            return np.zeros(wide.shape, bool)
         if self.codes.get(int(nodata), IGNORE) != IGNORE:
             raise LabelError(
                 "the file declares a class as no-data",
@@ -119,7 +118,7 @@ class Legend:
                 where=where,
                 do="correct or remove the no-data value (gdal_edit.py -unsetnodata FILE), or choose the right legend",
             )
-        return {int(nodata): IGNORE}
+        return np.equal(wide, int(nodata))
 
     def _refuse(self, unknown: NDArray[Any], where: str | Path) -> None:
         found, counts = np.unique(unknown, return_counts=True)

@@ -8,19 +8,37 @@ A `Grid` is shape, transform and CRS as one value; two rasters go together only 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import rasterio
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio.crs import CRS
+from rasterio.enums import MaskFlags
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.windows import Window
 
-from cromss.errors import GridError
+from cromss.errors import BandError, DamagedFileError, GridError, MissingDataError, RangeError
+from cromss.files import commit
 
-__all__ = ["Grid", "Raster", "require_same_grid"]
+__all__ = [
+    "MAX_BYTES",
+    "Grid",
+    "Raster",
+    "create_raster",
+    "grid_of",
+    "open_raster",
+    "read_pixels",
+    "read_raster",
+    "require_same_grid",
+    "write_raster",
+]
 
 MAX_BYTES = 2 * 1024**3
 """The most that one read may hold, in bytes: a guard against files whose header claims a huge size."""
@@ -28,7 +46,7 @@ MAX_BYTES = 2 * 1024**3
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """Where pixels are: rows, columns, the affine transform from (column, row) to CRS units, the CRS (None: unknown)."""
+    """Where pixels are: rows, columns, the affine transform (column, row) -> CRS units, the CRS (None: unknown)."""
 
     height: int
     width: int
@@ -102,3 +120,203 @@ class Raster:
     grid: Grid
     tags: Mapping[str, str]
     nodata: float | None
+
+
+def open_raster(path: str | Path) -> rasterio.DatasetReader:
+    """Open a GeoTIFF for windowed reading (a context manager), its blocks checked against the size of the file.
+
+    Raises MissingDataError, or DamagedFileError for a file that is no GeoTIFF, is cut short, or has blocks missing.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise MissingDataError("a raster is absent", where=path)
+    with _damage(path), warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # a missing CRS shows in the grid
+        dataset = rasterio.open(path, driver="GTiff")
+    try:
+        _check_blocks(dataset, path)
+    except DamagedFileError:
+        dataset.close()
+        raise
+    return dataset
+
+
+@contextlib.contextmanager
+def _damage(path: str | Path) -> Iterator[None]:
+    """Turn what the raster library raises for a bad file into an error that names the file."""
+    try:
+        yield
+    except RasterioError as error:
+        raise DamagedFileError(
+            "a raster can not be read",
+            got=" ".join(str(error.__cause__ or error).split()),
+            expected="a whole GeoTIFF",
+            where=path,
+            do="fetch or write the file again",
+        ) from None
+
+
+def _check_blocks(dataset: rasterio.DatasetReader, path: Path) -> None:
+    """Every block must lie inside the file, and be there at all unless no-data is declared: absent blocks read as 0."""
+    size, sparse = path.stat().st_size, 0
+    bands = [1] if dataset.interleaving is not None and dataset.interleaving.name == "pixel" else dataset.indexes
+    for band in bands:
+        for (row, column), _ in dataset.block_windows(band):
+            offset = dataset.get_tag_item(f"BLOCK_OFFSET_{column}_{row}", "TIFF", bidx=band)
+            length = dataset.get_tag_item(f"BLOCK_SIZE_{column}_{row}", "TIFF", bidx=band)
+            if offset is None or length is None:
+                sparse += 1
+            elif int(offset) + int(length) > size:
+                raise DamagedFileError(
+                    "a raster is cut short",
+                    got=f"{size} bytes; block ({row}, {column}) of band {band} ends at {int(offset) + int(length)}",
+                    expected="a whole GeoTIFF",
+                    where=path,
+                    do="fetch or write the file again",
+                )
+    if sparse and dataset.nodata is None:
+        raise DamagedFileError(
+            "a raster has blocks that were never written",
+            got=f"{sparse} blocks without data, and no declared no-data value",
+            expected="a whole GeoTIFF",
+            where=path,
+            do="write the file again, or declare its no-data value if the gaps are meant",
+        )
+
+
+def grid_of(dataset: rasterio.DatasetReader) -> Grid:
+    """The grid of an open raster."""
+    return Grid(height=dataset.height, width=dataset.width, transform=dataset.transform, crs=dataset.crs)
+
+
+def read_raster(source: str | Path | rasterio.DatasetReader, window: tuple[int, int, int, int] | None = None) -> Raster:
+    """Read all bands of a file, or of an open raster, wholly or in a window (row, column, height, width).
+
+    A pixel is invalid where any band holds its no-data value or the file's mask says so.
+    Raises MissingDataError, DamagedFileError, RangeError for more than `MAX_BYTES`, GridError for a window outside.
+    """
+    if isinstance(source, str | Path):
+        with open_raster(source) as dataset:
+            return read_raster(dataset, window)
+    values_BHW, missing_BHW, grid = read_pixels(source, window)
+    valid_HW: NDArray[np.bool_] = ~missing_BHW.any(axis=0)
+    return Raster(
+        values_BHW=values_BHW,
+        valid_HW=valid_HW,
+        band_names=tuple(text or "" for text in source.descriptions),
+        grid=grid,
+        tags=source.tags(),
+        nodata=source.nodata,
+    )
+
+
+def read_pixels(
+    source: rasterio.DatasetReader, window: tuple[int, int, int, int] | None = None
+) -> tuple[NDArray[Any], NDArray[np.bool_], Grid]:
+    """All bands of an open raster (B, H, W), where each holds declared no-data (B, H, W), and the window's grid."""
+    row, column, height, width = window or (0, 0, source.height, source.width)
+    _check_request(source, row, column, height, width)
+    part = Window(column, row, width, height)
+    with _damage(source.name):
+        values_BHW = source.read(window=part)
+        masked = MaskFlags.per_dataset in source.mask_flag_enums[0]
+        missing_HW = source.dataset_mask(window=part) == 0 if masked else np.zeros((height, width), bool)
+    missing_BHW = np.repeat(missing_HW[None], source.count, axis=0)
+    for band, value in enumerate(source.nodatavals):
+        if value is not None:
+            missing_BHW[band] |= np.isnan(values_BHW[band]) if np.isnan(value) else values_BHW[band] == value
+    return values_BHW, missing_BHW, grid_of(source).window(row, column, height, width)
+
+
+def _check_request(dataset: rasterio.DatasetReader, row: int, column: int, height: int, width: int) -> None:
+    inside = 0 <= row < row + height <= dataset.height and 0 <= column < column + width <= dataset.width
+    if not inside:
+        raise GridError(
+            "a window reaches outside its raster",
+            got=f"row {row}, column {column}, {height} x {width}",
+            expected=f"inside {dataset.height} x {dataset.width}",
+            where=dataset.name,
+        )
+    block_height, block_width = max(dataset.block_shapes)
+    pixels = max(height * width, block_height * block_width)
+    needed = pixels * dataset.count * max(np.dtype(name).itemsize for name in dataset.dtypes)
+    if needed > MAX_BYTES:
+        raise RangeError(
+            "a raster is too large to be read in one piece",
+            got=f"{dataset.count} x {height} x {width} px in blocks of {block_height} x {block_width}: {needed} bytes",
+            expected=f"at most {MAX_BYTES} bytes",
+            where=dataset.name,
+            do="cut the scene into patches (tile), or store it in blocks of 256 x 256",
+        )
+
+
+@contextlib.contextmanager
+def create_raster(
+    path: str | Path,
+    grid: Grid,
+    *,
+    bands: int,
+    dtype: str,
+    nodata: float | None = None,
+    band_names: Sequence[str] = (),
+    colormap: Mapping[int, tuple[int, int, int, int]] | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> Iterator[rasterio.io.DatasetWriter]:
+    """Open a new GeoTIFF for writing in windows; it takes its name, durably, when the block ends without error."""
+    tiled = max(grid.shape) > 256
+    layout: dict[str, Any] = {"tiled": True, "blockxsize": 256, "blockysize": 256} if tiled else {}
+    profile = {
+        **layout,
+        "driver": "GTiff",
+        "height": grid.height,
+        "width": grid.width,
+        "count": bands,
+        "dtype": dtype,
+        "crs": grid.crs,
+        "transform": grid.transform,
+        "nodata": nodata,
+        "compress": "deflate",
+        "predictor": 3 if np.dtype(dtype).kind == "f" else 2,
+        "BIGTIFF": "IF_SAFER",
+    }
+    with commit(path) as temporary, warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(temporary, "w", **profile) as dataset:
+            for band, name in enumerate(band_names, start=1):
+                dataset.set_band_description(band, name)
+            if colormap is not None:
+                dataset.write_colormap(1, dict(colormap))
+            if tags:
+                dataset.update_tags(**tags)
+            yield dataset
+
+
+def write_raster(
+    path: str | Path,
+    values_BHW: NDArray[Any],
+    grid: Grid,
+    *,
+    nodata: float | None = None,
+    band_names: Sequence[str] = (),
+    colormap: Mapping[int, tuple[int, int, int, int]] | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> None:
+    """Write (B, H, W) or (H, W) as a GeoTIFF on `grid`. Raises GridError for other shapes, BandError for the names."""
+    values = values_BHW[None] if values_BHW.ndim == 2 else values_BHW
+    if values.shape[1:] != grid.shape:
+        raise GridError("values do not fit their grid", got=values.shape, expected=f"(B, {grid.height}, {grid.width})")
+    if band_names and len(band_names) != values.shape[0]:
+        raise BandError(
+            "one name a band is needed", got=list(band_names), expected=f"{values.shape[0]} names", where=path
+        )
+    with create_raster(
+        path,
+        grid,
+        bands=values.shape[0],
+        dtype=str(values.dtype),
+        nodata=nodata,
+        band_names=band_names,
+        colormap=colormap,
+        tags=tags,
+    ) as dataset:
+        dataset.write(values)

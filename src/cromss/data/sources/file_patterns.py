@@ -1,0 +1,159 @@
+"""Find the files of scenes by pattern, and join them by id.
+
+In: a pattern for each role, such as "/data/s1/{id}/{season}.tif". Out: scenes, each with its files by role and season,
+and orphans: files whose partners are absent. Order plays no part: two files belong together when their ids are equal.
+
+{id} and {season} stand for a part of one name, without "/"; a repeated {id} must be equal; * and ? are wildcards.
+A pattern without {id} names one scene. Hidden files are not looked at.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cromss.errors import ConfigError, MissingDataError
+
+__all__ = ["Orphan", "Scene", "find_files", "join_by_id"]
+
+ONLY_SEASON = "0"
+"""The name of the season where patterns have no {season}."""
+
+Found = dict[tuple[str, str | None], Path]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """One place: files maps a role to one path a season, in the order of `seasons`."""
+
+    id: str
+    seasons: tuple[str, ...]
+    files: Mapping[str, tuple[Path, ...]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Orphan:
+    """A place, or one season of it, that lacks files."""
+
+    id: str
+    season: str | None
+    missing: tuple[str, ...]
+    found: tuple[str, ...]
+
+
+def find_files(role: str, pattern: str) -> Found:
+    """(id, season) -> path of every file that fits; the season is None where the pattern has none.
+
+    Raises ConfigError for an unknown placeholder or two files for one key, MissingDataError where nothing fits.
+    """
+    unknown = set(re.findall(r"{([^{}]*)}", pattern)) - {"id", "season"}
+    if unknown:
+        raise ConfigError(f"the pattern of {role} has an unknown placeholder", got=pattern, expected="{id}, {season}")
+    wild = re.search(r"[{*?]", pattern)
+    fixed = pattern if wild is None else pattern[: wild.start()]
+    folder = Path(fixed.rpartition("/")[0] or ("/" if fixed.startswith("/") else "."))
+    rest = pattern[len(fixed.rpartition("/")[0]) :].lstrip("/")
+    if not folder.is_dir():
+        raise MissingDataError(
+            f"the folder of {role} does not exist",
+            got=folder,
+            expected=f"files {pattern}",
+            do=f"correct root or the pattern {role}",
+        )
+    fits = re.compile(_expression(rest))
+    found: Found = {}
+    for path in sorted(folder.glob(re.sub(r"{[^{}]*}", "*", rest.replace("[", "[[]")))):
+        match = fits.fullmatch(path.relative_to(folder).as_posix())
+        if match is None or not path.is_file():
+            continue
+        groups = match.groupdict()
+        key = (groups.get("id") or _single_id(folder), groups.get("season"))
+        if key in found:
+            raise ConfigError(
+                f"two files of {role} have one id", got=f"{found[key]}, {path}", expected=pattern, where=key[0]
+            )
+        found[key] = path
+    if not found:
+        raise MissingDataError(
+            f"no file of {role} is there",
+            got=f"{sum(1 for _ in folder.iterdir())} entries in {folder}, none that fits",
+            expected=f"files {pattern}",
+            where=folder,
+            do=f"correct root or the pattern {role}",
+        )
+    return found
+
+
+def _single_id(folder: Path) -> str:
+    return folder.resolve().name or "scene"
+
+
+def _expression(pattern: str) -> str:
+    """The regular expression of a pattern; names never start with a dot."""
+    seen: set[str] = set()
+    parts = []
+    for part in re.split(r"({id}|{season}|\*|\?)", pattern):
+        name = part.strip("{}")
+        if part in ("{id}", "{season}"):
+            parts.append(f"(?P={name})" if name in seen else rf"(?P<{name}>(?!\.)[^/]+)")
+            seen.add(name)
+        else:
+            parts.append({"*": "[^/]*", "?": "[^/]"}.get(part, re.escape(part)))
+    return "".join(parts)
+
+
+def join_by_id(
+    found: Mapping[str, Found], images: Sequence[str], optional: Sequence[str] = ()
+) -> tuple[list[Scene], list[Orphan]]:
+    """Scenes for which every role is there, in the order of their ids, and orphans.
+
+    images: the roles that make seasons; other roles without {season} serve all seasons of their place.
+    optional: roles that a scene may lack; they are kept only where all its seasons have them.
+    Raises ConfigError where patterns differ in {season}, MissingDataError when no scene is complete.
+    """
+    seasonal = {role: any(season is not None for _, season in files) for role, files in found.items()}
+    if len({seasonal[role] for role in images}) > 1:
+        raise ConfigError("the patterns of the sensors must agree on {season}", got=seasonal, expected="all or none")
+    if not seasonal[images[0]] and any(seasonal.values()):
+        raise ConfigError(
+            "only the sensors' patterns can bring in {season}", got=seasonal, expected="sensors with {season}"
+        )
+    required = [role for role in found if role not in optional]
+    seasons: dict[str, set[str | None]] = {}
+    for role in required:
+        for place, season in found[role]:
+            seasons.setdefault(place, set()).update([season] if seasonal[role] == seasonal[images[0]] else [])
+    scenes, orphans = [], []
+    for place in sorted(seasons):
+        complete = []
+        for season in sorted(seasons[place] or {None}, key=lambda name: name or ""):
+            lookup = {role: found[role].get((place, season if seasonal[role] else None)) for role in found}
+            missing = tuple(role for role in required if lookup[role] is None)
+            if missing:
+                there = tuple(str(path) for path in lookup.values() if path is not None)
+                orphans.append(Orphan(id=place, season=season, missing=missing, found=there))
+            else:
+                complete.append((season or ONLY_SEASON, lookup))
+        if complete:
+            scenes.append(_scene(place, complete))
+    if not scenes:
+        raise MissingDataError(
+            "no scene has all its files",
+            got="; ".join(
+                f"{role}: {len(files)} files, such as {next(iter(files.values()))}" for role, files in found.items()
+            ),
+            expected=f"the same {{id}} for {', '.join(required)}",
+            do="correct the patterns so that {id} is the part of the names that partners share",
+        )
+    return scenes, orphans
+
+
+def _scene(place: str, complete: Sequence[tuple[str, Mapping[str, Path | None]]]) -> Scene:
+    files = {}
+    for role in complete[0][1]:
+        paths = tuple(path for _, lookup in complete if (path := lookup[role]) is not None)
+        if len(paths) == len(complete):
+            files[role] = paths
+    return Scene(id=place, seasons=tuple(season for season, _ in complete), files=files)

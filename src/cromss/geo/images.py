@@ -1,0 +1,240 @@
+"""Satellite images by band name: the bands that a file holds, its product, its unit, and which pixels have data.
+
+In: an open raster of a sensor. Out: the asked bands in the asked order, in the sensor's own type and unit, with
+validity; or an error that names the file: no names, no such band in the product, no product, numbers in another unit.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+
+from cromss.errors import BandError, DataError, RangeError
+from cromss.geo.bands import Sensor, band_name, check_values, get_sensor
+from cromss.geo.raster import Raster, open_raster, read_pixels
+
+__all__ = ["ImageFacts", "describe_image", "read_image"]
+
+_DTYPES = {"s1": ("float32", "float64"), "s2": ("uint16", "int16", "int32", "uint32")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageFacts:
+    """What a file of a sensor says about itself.
+
+    names: band name -> index in the file from 0. listed: every band as the file names it, in its order.
+    absent: bands that are in the file but hold nothing, as B10 of an L2A file.
+    """
+
+    sensor: str
+    product: str
+    names: Mapping[str, int]
+    absent: frozenset[str]
+    listed: tuple[str, ...]
+
+
+def describe_image(
+    dataset: rasterio.DatasetReader,
+    sensor: str,
+    *,
+    product: str | None = None,
+    file_bands: Sequence[str] | None = None,
+) -> ImageFacts:
+    """Read bands, product, type and scale from the header of an open raster.
+
+    product: what the user says it is; None reads the tag LEVEL (s2) or takes GRD (s1).
+    file_bands: the file's bands in order, for files that do not name them.
+    Raises BandError, DataError (no product), RangeError (type, scale or unit).
+    """
+    known, where, tags = get_sensor(sensor), dataset.name, dataset.tags()
+    listed = _listed(known, dataset, tags, file_bands)
+    names: dict[str, int] = {}
+    for index, text in enumerate(listed):
+        name = band_name(sensor, text)
+        if name in names:
+            raise BandError("a band name stands twice in a file", got=list(listed), expected="each once", where=where)
+        if name is not None:
+            names[name] = index
+    _check_storage(known, dataset, tags)
+    found = _product(known, tags, product, where)
+    declared = {band_name(sensor, text) for text in re.split(r"[,; ]+", tags.get("ABSENT_BANDS", ""))}
+    absent = {name for name in names if name in declared or name not in known.products[found]}
+    return ImageFacts(sensor=sensor, product=found, names=names, absent=frozenset(absent), listed=tuple(listed))
+
+
+def _listed(
+    known: Sensor, dataset: rasterio.DatasetReader, tags: Mapping[str, str], file_bands: Sequence[str] | None
+) -> list[str]:
+    """The file's bands in order: from its descriptions, the tag BAND_ORDER, or the user; they must not contradict."""
+    described = [text or "" for text in dataset.descriptions]
+    ordered = [part for part in re.split(r"[,; ]+", tags.get("BAND_ORDER", "")) if part]
+    sources = {
+        "band descriptions": described if any(band_name(known.name, text) for text in described) else [],
+        "tag BAND_ORDER": ordered,
+        "the stated bands": list(file_bands or []),
+    }
+    given = {title: names for title, names in sources.items() if names}
+    if not given:
+        raise BandError(
+            f"the bands of a {known.title} file have no names",
+            got=f"{dataset.count} bands, described as {described}",
+            expected=f"names of {', '.join(known.bands)} in the band descriptions or the tag BAND_ORDER",
+            where=dataset.name,
+            do=f"name the bands in the file, or list them all in order: {known.name}_bands={','.join(known.bands)}",
+        )
+    for title, names in given.items():
+        if len(names) != dataset.count:
+            raise BandError(
+                f"a {known.title} file has another number of bands than {title} say",
+                got=f"{dataset.count} bands",
+                expected=f"{len(names)}: {', '.join(names)}",
+                where=dataset.name,
+                do="correct the names, or the file",
+            )
+    (first, names), *others = given.items()
+    for title, other in others:
+        if [band_name(known.name, a) for a in names] != [band_name(known.name, b) for b in other]:
+            raise BandError(
+                f"{first} and {title} of a {known.title} file contradict each other",
+                got=f"{', '.join(names)} and {', '.join(other)}",
+                expected="one order",
+                where=dataset.name,
+                do="correct the one that is wrong; nothing else can tell which band is which",
+            )
+    return names
+
+
+def _product(known: Sensor, tags: Mapping[str, str], setting: str | None, where: str) -> str:
+    if setting is not None and setting not in known.products:
+        raise BandError(f"unknown {known.title} product", got=setting, expected=list(known.products), where=where)
+    if known.name == "s1":
+        return setting or "GRD"
+    text = tags.get("LEVEL", tags.get("PROCESSING_LEVEL", ""))
+    match = re.search(r"(1C|2A)", text.upper())
+    tagged = f"L{match.group(1)}" if match else None
+    if tagged and setting and tagged != setting:
+        raise DataError(
+            "a file says that it is another product than the setting",
+            got=f"tag LEVEL = {text}",
+            expected=f"s2_product = {setting}",
+            where=where,
+            do="leave s2_product out to use the tags, or take the file out",
+        )
+    found = tagged or setting
+    if found is None:
+        raise DataError(
+            "nothing says which Sentinel-2 product a file is",
+            got=f"tag LEVEL = {text!r}" if text else "no tag LEVEL",
+            expected="L1C (top of the atmosphere) or L2A (surface); their statistics differ",
+            where=where,
+            do="give s2_product=L1C or s2_product=L2A",
+        )
+    return found
+
+
+def _check_storage(known: Sensor, dataset: rasterio.DatasetReader, tags: Mapping[str, str]) -> None:
+    types = set(dataset.dtypes)
+    if not types <= set(_DTYPES[known.name]):
+        unit = "DN = reflectance * 10000" if known.name == "s2" else "backscatter in dB"
+        raise RangeError(
+            f"a {known.title} file has the wrong type",
+            got=", ".join(sorted(types)),
+            expected=f"{unit}, as {' or '.join(_DTYPES[known.name])}",
+            where=dataset.name,
+            do=f"convert the values to {unit} and write {known.dtype}",
+        )
+    scales = set(zip(dataset.scales, dataset.offsets, strict=True))
+    # scale 0.0001 says "divide by 10000 for reflectance", which is just what DN means
+    allowed = {(1.0, 0.0)} | ({(0.0001, 0.0)} if known.name == "s2" else set())
+    if not scales <= allowed:
+        raise RangeError(
+            f"a {known.title} file carries a scale or offset",
+            got="; ".join(f"scale {scale:g}, offset {offset:g}" for scale, offset in sorted(scales)),
+            expected=f"values that are {known.unit} as they stand",
+            where=dataset.name,
+            do="apply scale and offset, write the result, and remove the tags",
+        )
+    unit = tags.get("UNITS", "")
+    if known.name == "s1" and unit and unit.strip().lower() != "db":
+        raise RangeError(
+            "a Sentinel-1 file is in another unit",
+            got=f"tag UNITS = {unit}",
+            expected="dB",
+            where=dataset.name,
+            do="convert it with 10 * log10(power) and set the tag",
+        )
+
+
+def read_image(
+    source: str | Path | rasterio.DatasetReader,
+    facts: ImageFacts | str,
+    bands: Sequence[str],
+    window: tuple[int, int, int, int] | None = None,
+) -> Raster:
+    """Read `bands` by name, in that order, from a file or an open raster; `facts`: from `describe_image`, or a sensor.
+
+    values_BHW: float32 dB (s1) or uint16 DN (s2). valid_HW: False where the file declares no data: any band for s1,
+    all bands that the file really holds for s2. window: row, column, height, width.
+    Raises BandError for an absent band, RangeError for values that cannot be in the unit or an undeclared fill.
+    """
+    if isinstance(source, str | Path):
+        with open_raster(source) as dataset:
+            return read_image(dataset, facts, bands, window)
+    if isinstance(facts, str):
+        facts = describe_image(source, facts)
+    known = get_sensor(facts.sensor)
+    _require_bands(facts, bands, source.name)
+    values_BHW, missing_BHW, grid = read_pixels(source, window)
+    present = [index for name, index in facts.names.items() if name not in facts.absent]
+    missing = missing_BHW[present]
+    valid_HW: NDArray[np.bool_] = ~(missing.all(axis=0) if known.missing == "all" else missing.any(axis=0))
+    _refuse_undeclared_fill(known, values_BHW[present], valid_HW, source)
+    chosen_BHW = values_BHW[[facts.names[name] for name in bands]]
+    check_values(known.name, chosen_BHW, valid_HW, bands, source.name)
+    return Raster(
+        values_BHW=chosen_BHW.astype(known.dtype, copy=False),
+        valid_HW=valid_HW,
+        band_names=tuple(bands),
+        grid=grid,
+        tags=source.tags(),
+        nodata=source.nodata,
+    )
+
+
+def _require_bands(facts: ImageFacts, bands: Sequence[str], where: str) -> None:
+    held = [name for name in facts.names if name not in facts.absent]
+    lacking = [name for name in bands if name not in held]
+    if not lacking:
+        return
+    never = [name for name in lacking if name not in get_sensor(facts.sensor).products[facts.product]]
+    raise BandError(
+        f"a {facts.sensor} file of product {facts.product} has no {', '.join(lacking)}"
+        + (" (no file of this product has)" if never else ""),
+        got=", ".join(held),
+        expected=", ".join(bands),
+        where=where,
+        do=f"choose bands without {', '.join(lacking)}: {facts.sensor}_bands="
+        + ("12" if never == ["B10"] == lacking and len(held) == 12 else ",".join(b for b in bands if b in held)),
+    )
+
+
+def _refuse_undeclared_fill(
+    known: Sensor, values_BHW: NDArray[Any], valid_HW: NDArray[np.bool_], source: rasterio.DatasetReader
+) -> None:
+    """0 in every band is no measurement of either sensor (exactly 0 dB twice; DN 0 is the agency's fill value)."""
+    count = int(((values_BHW == 0).all(axis=0) & valid_HW).sum())
+    if count and source.nodata is None:
+        raise RangeError(
+            f"a {known.title} file has pixels that are 0 in every band, and declares no no-data value",
+            got=f"{count} of {valid_HW.size} pixels",
+            expected="a declared no-data value",
+            where=source.name,
+            do="declare it: gdal_edit.py -a_nodata 0 FILE",
+        )
