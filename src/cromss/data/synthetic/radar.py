@@ -1,0 +1,100 @@
+"""Sentinel-1 as it sees a place: backscatter in VV and VH.
+
+In: a Landscape, its Ground, the truth of one season, the month. Out: (2, H, W) float32 dB.
+
+    sigma = mean[class] + offset[patch] + phenology + texture + slope (dB), as power through the sensor's blur, times
+    speckle
+
+Speckle is Gamma(looks, 1 / looks) of four looks, independent from pixel to pixel: about 2.3 dB of one pixel.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from cromss.data.synthetic.fields import Array, correlated
+from cromss.data.synthetic.landscape import BUILT, CROPS, FLOODED, SHRUB, TREES, WATER, Labels, Landscape
+from cromss.data.synthetic.spectra import Ground, cover_of
+from cromss.data.synthetic.worlds import World
+
+__all__ = ["BANDS", "CLASS_DB", "Echoes", "draw_echoes", "listen"]
+
+BANDS = ("VV", "VH")
+
+# dB by class, rows in the order of Dynamic World: the median over real scenes of the median of the pixels that carry
+# the class (the rule of `spectra.CLASS_DN`), moved apart by up to 3 dB where the real labels mix classes (see the
+# second table).
+CLASS_DB = np.array(
+    [
+        [-18.3, -24.4],  # water
+        [-9.8, -15.3],  # trees
+        [-12.2, -18.2],  # grass
+        [-10.1, -16.1],  # flooded vegetation
+        [-11.4, -18.0],  # crops
+        [-10.4, -17.0],  # shrub and scrub
+        [-9.3, -15.9],  # built
+        [-11.5, -18.8],  # bare
+        [-12.1, -17.9],  # snow and ice
+    ]
+)
+# What the real medians hide because real labels err: reeds in water echo twice in VV, walls echo strongly, bare rock
+# and soil and wet snow scatter little into VH. In dB, chosen so that radar alone can tell the classes about as well as
+# in life.
+APART_DB = np.array(
+    [
+        [-1.0, -1.6],
+        [0.0, 1.3],
+        [-1.5, -1.4],
+        [3.0, 0.2],
+        [0.0, -0.3],
+        [0.3, 0.6],
+        [4.0, 1.2],
+        [-1.0, -3.2],
+        [-3.5, -3.6],
+    ]
+)
+OFFSET_DB = np.array([1.1, 1.2])  # standard deviation between patches; the two bands share 60% of its variance
+SHARED = 0.6
+LOOKS = 4
+BLUR_PX = 0.6  # the pixel is 10 m, the resolution about 20 m
+DB_RANGE = (-54.0, 26.0)  # the range of real scenes
+
+
+class Echoes:
+    """What of the radar picture stays over the year, in dB: offsets (2, H, W), texture, corners and slopes (H, W)."""
+
+    def __init__(self, offsets: Array, grain: Array, clumps: Array, corners: Array, slope: Array) -> None:
+        self.offsets, self.grain, self.clumps, self.corners, self.slope = offsets, grain, clumps, corners, slope
+
+
+def draw_echoes(rng: np.random.Generator, world: World, place: Landscape) -> Echoes:
+    """Draw what the radar images of all seasons share."""
+    size = place.relief.shape[0]
+    common, own = rng.standard_normal((1, place.patches)), rng.standard_normal((2, place.patches))
+    offsets = world.offsets * OFFSET_DB[:, None] * (np.sqrt(SHARED) * common + np.sqrt(1 - SHARED) * own)
+    corners = np.where(rng.random((size, size)) < 0.12, 8.0, 0.0)
+    slope = np.gradient(ndimage.gaussian_filter(place.relief, 1.0), axis=1) * np.clip(place.relief, 0.0, 1.5)
+    return Echoes(offsets[:, place.patch], correlated(rng, size, 0.8), correlated(rng, size, 1.5), corners, 8.0 * slope)
+
+
+def listen(
+    rng: np.random.Generator, world: World, ground: Ground, echoes: Echoes, truth: Labels, month: int
+) -> npt.NDArray[np.float32]:
+    """One Sentinel-1 acquisition, (2, H, W) float32 dB."""
+    level = (CLASS_DB + APART_DB)[truth].transpose(2, 0, 1) + np.array(world.decibels)[:, None, None]
+    spread = np.where(truth == WATER, 0.4, 1.0)
+    level = level + echoes.offsets * spread + np.where(truth == WATER, 0.0, np.clip(echoes.slope, -4.0, 4.0))
+    wind = 2.0 * rng.standard_normal()
+    level[:, truth == WATER] += wind * np.array([[1.0], [0.5]])
+    crops = truth == CROPS
+    level[:, crops] += np.array([[1.0], [2.5]]) * (cover_of(ground, month) - 0.4)[crops]
+    texture = 0.6 * echoes.grain * (truth == TREES) + 1.4 * echoes.clumps * np.isin(truth, (SHRUB, FLOODED))
+    level += texture + (echoes.corners + 1.5 * echoes.grain) * (truth == BUILT)
+    power = 10 ** (level / 10)
+    for band in range(len(BANDS)):
+        power[band] = ndimage.gaussian_filter(power[band], BLUR_PX, mode="nearest", truncate=3.0)
+    power *= rng.gamma(LOOKS, 1 / LOOKS, power.shape)
+    decibels = 10 * np.log10(power) + 0.3 * rng.standard_normal()
+    return np.asarray(np.clip(decibels, *DB_RANGE), np.float32)
