@@ -31,3 +31,54 @@ def sentinel_mini() -> Path:
 def oracle() -> Path:
     """Inputs and outputs computed with the paper's authors' own functions, as .npz files."""
     return _folder("oracle", "b2c9h32w32")
+
+
+def toy_records(places: int = 10, size: int = 64, seasons: int = 2, seed: int = 0, sensors: tuple[str, ...] = ("s1", "s2")):
+    """Small scenes of square patches whose class shows in every band, with a fifth of the labels wrong."""
+    import numpy as np
+
+    from cromss.data.record import PlaceRecord
+    from cromss.geo.bands import SENSORS
+
+    bands = {"s1": SENSORS["s1"].bands, "s2": SENSORS["s2"].bands}
+    for index in range(places):
+        draw = np.random.default_rng([seed, index])
+        coarse = draw.integers(0, 9, (seasons, size // 8, size // 8))
+        truth = coarse.repeat(8, axis=1).repeat(8, axis=2).astype(np.uint8)
+        labels = np.where(draw.random(truth.shape) < 0.2, draw.integers(0, 9, truth.shape), truth).astype(np.uint8)
+        labels[:, :2] = 255
+        images = {
+            "s1": (-22.0 + 2.0 * truth[:, None] + draw.normal(0, 1, (seasons, 2, size, size))).astype(np.float32),
+            "s2": (800 + 250 * truth[:, None] + draw.normal(0, 60, (seasons, 13, size, size))).astype(np.uint16),
+        }
+        split = "validation" if index % 5 == 4 else "test" if index % 5 == 3 else "train"
+        yield PlaceRecord(
+            id=f"toy-{index:03d}",
+            seasons=tuple(f"season{number}" for number in range(seasons)),
+            images={sensor: images[sensor] for sensor in sensors},
+            bands={sensor: bands[sensor] for sensor in sensors},
+            products={sensor: {"s1": "GRD", "s2": "L1C"}[sensor] for sensor in sensors},
+            labels=labels,
+            truth=truth,
+            valid=np.ones(truth.shape, dtype=bool),
+            split=split,
+        )
+
+
+@pytest.fixture(scope="session")
+def toy_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of 20 toy places (12 train, 4 validation, 4 test) of 64 px with two seasons and both sensors."""
+    from cromss.data.store import StoreWriter
+    from cromss.geo.bands import SENSORS
+    from cromss.geo.legend import get_legend
+
+    path = tmp_path_factory.mktemp("toy") / "store"
+    writer = StoreWriter(
+        path,
+        legend=get_legend("dynamic_world"),
+        sensors={"s1": SENSORS["s1"].bands, "s2": SENSORS["s2"].bands},
+    )
+    for record in toy_records(20):
+        writer.add(record)
+    writer.finish({})
+    return path
