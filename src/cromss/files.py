@@ -18,7 +18,7 @@ from typing import Any
 
 from cromss.errors import DamagedFileError, MissingDataError
 
-__all__ = ["commit", "commit_folder", "read_json", "remove_stale", "sha256", "write_json"]
+__all__ = ["commit", "commit_folder", "read_json", "remove_folder", "remove_stale", "sha256", "write_json"]
 
 _MARK = ".tmp-"
 
@@ -74,10 +74,24 @@ def commit_folder(path: str | Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def remove_stale(folder: str | Path) -> list[str]:
-    """Delete what a killed process left half-written directly in `folder`; return the names removed."""
+def remove_folder(path: str | Path) -> None:
+    """Delete a folder so that it is never seen half deleted: rename it to a hidden neighbour, then delete that.
+
+    If killed in between, `remove_stale` deletes the rest.
+    """
+    path = Path(path)
+    hidden = path.rename(_neighbour(path))
+    _fsync(path.parent)
+    shutil.rmtree(hidden)
+
+
+def remove_stale(folder: str | Path, name: str = "*") -> list[str]:
+    """Delete what a killed process left half-written directly in `folder`, of one final name only if it is given.
+
+    Returns the names removed.
+    """
     removed = []
-    for entry in sorted(Path(folder).glob(f".*{_MARK}*")):
+    for entry in sorted(Path(folder).glob(f".{name}{_MARK}*")):
         if entry.is_dir():
             shutil.rmtree(entry)
         else:
