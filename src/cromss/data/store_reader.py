@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from rasterio.crs import CRS
 from zlib_ng.zlib_ng import crc32  # the CRC32 of zlib, about five times as fast
 
+from cromss.data.record import SPLITS
 from cromss.data.store_index import EXTENT_PARTS, check_index, check_shard_sizes, numbers, read_index, read_meta
 from cromss.data.store_layout import INDEX_FILE, LABEL_KINDS, digest
 from cromss.errors import ArgumentError, DamagedFileError, MissingDataError, StoreError
@@ -138,14 +139,21 @@ class Store:
         """Whether any place has "labels", "truth" or an invalid pixel ("valid")."""
         return bool(self._extents[:, self._arrays.index(kind), 1].any())
 
+    def product_names(self, sensor: str) -> tuple[str, ...]:
+        """The products of a sensor that occur in the store."""
+        return tuple(sorted(self._products[sensor].unique().to_pylist()))
+
+    def season_bytes(self, place: int) -> int:
+        """The most bytes that reading one season of a place takes; the size for `scratch`."""
+        place = self._place(place)
+        rows = self._extents[self._first[place] : self._first[place + 1], :, 1]
+        return int(rows.sum(axis=1).max())
+
     def select(self, split: str) -> NDArray[np.int64]:
-        """The places of a split. Raises MissingDataError, naming the splits there are, when it has none."""
-        found = np.flatnonzero(self.splits == split)
-        if not found.size:
-            raise MissingDataError(
-                "the store has no place of this split", got=split, expected=self.meta["splits"], where=self.path
-            )
-        return found
+        """The places of a split, "train", "validation", "test" or "" (undecided); none if the store has none of it."""
+        if split not in ("", *SPLITS):
+            raise ArgumentError("unknown split", got=split, expected=SPLITS)
+        return np.flatnonzero(self.splits == split)
 
     def grid(self, place: int) -> Grid | None:
         """Where a place lies on the ground, if its source said so. Reads the index again: not for inner loops."""
@@ -158,21 +166,40 @@ class Store:
         crs = None if content["crs"] is None else CRS.from_user_input(content["crs"])
         return Grid(height=height, width=width, transform=Affine(*content["transform"]), crs=crs)
 
-    def read(self, place: int, season: int, *, scratch: NDArray[np.uint8] | None = None) -> dict[str, NDArray[Any]]:
+    def read(
+        self,
+        place: int,
+        season: int,
+        *,
+        sensors: Sequence[str] | None = None,
+        scratch: NDArray[np.uint8] | None = None,
+    ) -> dict[str, NDArray[Any]]:
         """All arrays of one season: each sensor (B, H, W) in the store's type, "labels" and "truth" (H, W) uint8 where
         the place has them, "valid" (H, W) bool.
 
-        With `scratch`, a contiguous uint8 buffer, the arrays are views of it and last until it is used again.
-        Raises DamagedFileError naming the place when a byte is not what was written.
+        sensors: those to read, None for all. scratch: a uint8 buffer of at least `season_bytes`; the arrays are then
+        views of it and last until it is used again. Raises DamagedFileError naming the place when a byte is not what
+        was written.
         """
-        return self._read_season(place, season, range(len(self._arrays)), scratch)
-
-    def read_images(
-        self, place: int, season: int, *, scratch: NDArray[np.uint8] | None = None
-    ) -> dict[str, NDArray[Any]]:
-        """As `read`, the sensors and "valid" only."""
-        valid = len(self._arrays) - 1
-        return self._read_season(place, season, (*range(len(self.sensors)), valid), scratch)
+        row = self._row(place, season)
+        _, height, width = self._frame[row].tolist()
+        extents = self._extents[row].tolist()
+        wanted = [
+            (row, array, *extents[array])
+            for array, name in enumerate(self._arrays)
+            if extents[array][1] and (sensors is None or name in sensors or name in LABEL_KINDS)
+        ]
+        wanted.sort(key=lambda item: item[2])  # by offset: neighbours in the file take one read
+        total = sum(length for *_, length, _ in wanted)
+        if scratch is None or scratch.size < total:
+            scratch = np.empty(total, np.uint8)
+        result: dict[str, NDArray[Any]] = {}
+        for (_, array, *_), part in zip(wanted, self._fill(wanted, scratch), strict=True):
+            size = (height, width) if array >= len(self.sensors) else (-1, height, width)
+            result[self._arrays[array]] = part.view(self._dtypes[array]).reshape(size)
+        stored = result.get("valid")
+        result["valid"] = np.ones((height, width), np.bool_) if stored is None else stored.view(np.bool_)
+        return result
 
     def read_labels(self, place: int, kind: str = "labels") -> NDArray[np.uint8]:
         """The labels of all seasons of a place, (T, H, W) uint8; kind "labels" or "truth".
@@ -201,24 +228,6 @@ class Store:
         if not 0 <= season < count:
             raise ArgumentError("no such season", got=season, expected=f"0 to {count - 1}", where=self.id(place))
         return int(self._first[place]) + int(season)
-
-    def _read_season(
-        self, place: int, season: int, arrays: Sequence[int], scratch: NDArray[np.uint8] | None
-    ) -> dict[str, NDArray[Any]]:
-        row = self._row(place, season)
-        _, height, width = self._frame[row].tolist()
-        extents = self._extents[row].tolist()
-        wanted = sorted(((row, a, *extents[a]) for a in arrays if extents[a][1]), key=lambda item: item[2])
-        total = sum(length for *_, length, _ in wanted)
-        if scratch is None or scratch.size < total:
-            scratch = np.empty(total, np.uint8)
-        result: dict[str, NDArray[Any]] = {}
-        for (_, array, *_), part in zip(wanted, self._fill(wanted, scratch), strict=True):
-            size = (height, width) if array >= len(self.sensors) else (-1, height, width)
-            result[self._arrays[array]] = part.view(self._dtypes[array]).reshape(size)
-        stored = result.get("valid")
-        result["valid"] = np.ones((height, width), np.bool_) if stored is None else stored.view(np.bool_)
-        return result
 
     def _fill(self, wanted: Sequence[_Wanted], buffer: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
         """Read arrays of one place one after the other into `buffer`; neighbours in the file take one read."""

@@ -1,0 +1,240 @@
+"""From the training store to a sample that a network takes: cut, turned, normalised, with its label prior.
+
+In: a (epoch, place, season) key. Out: images in the network's scale, labels, prior and truth of one season.
+
+    season, geometry   drawn from a generator keyed by (seed, epoch, place), nothing else: any process gives the same
+    images             Normalization.apply(values); pixels without data become the scaled band mean (0.5 or 0)
+    labels             255 (ignored) where there is no class, and where the images have no data
+    prior              label_prior of the tile, cut afterwards, so that a crop's border sees its true surroundings
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cromss.data.augment import Geometry, draw_geometry
+from cromss.data.sampling import SampleKey
+from cromss.data.store_reader import Store
+from cromss.errors import ArgumentError, BandError, MissingDataError
+from cromss.geo.bands import Normalization
+from cromss.geo.legend import IGNORE
+from cromss.method.smoothing import PRIORS, label_prior
+
+__all__ = ["LABEL_SOURCES", "PatchDataset", "Sample", "collate"]
+
+Sample = dict[str, Any]
+"""Sensor -> float32 (B, h, w); "labels" uint8 (h, w); "prior" float32 (C, h, w) if one is asked for; "truth" uint8 (h, w)
+if the store has any, all 255 where this place has none; "id", a str."""
+
+LABEL_SOURCES = ("labels", "truth")
+
+FILL: Mapping[str, float] = {"paper": 0.5, "standard": 0.0}
+"""Network input of a pixel without data, by kind of normalization: the mean of the band."""
+
+
+class PatchDataset:
+    """Samples of a store by (epoch, place, season); season -1 stands for one drawn at random.
+
+    normalizations: sensor -> its bands and scaling; other sensors of the store are not read. crop: pixels, None for the
+    whole tile. flip, rotate: probabilities, see `draw_geometry`. prior: "ts", "t", "s" or None; sigma is in pixels and
+    truncate in sigmas. label_source: what goes by the name "labels", the store's "labels" or its exact "truth".
+    training False: no augmentation, and whole tiles. Raises ArgumentError, BandError or MissingDataError when the store
+    cannot give this.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        normalizations: Mapping[str, Normalization],
+        *,
+        crop: int | None = None,
+        flip: float = 0.5,
+        rotate: float = 0.2,
+        prior: str | None = None,
+        sigma: float = 3.0,
+        truncate: float = 4.0,
+        label_source: str = "labels",
+        seed: int = 0,
+        training: bool,
+    ) -> None:
+        if prior is not None and prior not in PRIORS:
+            raise ArgumentError("unknown label prior", got=prior, expected=[*PRIORS, None])
+        if label_source not in LABEL_SOURCES:
+            raise ArgumentError("unknown source of labels", got=label_source, expected=LABEL_SOURCES)
+        if not (0 <= flip <= 1 and 0 <= rotate <= 1) or (crop is not None and crop < 1):
+            raise ArgumentError(
+                "this augmentation cannot be",
+                got=f"crop {crop}, flip {flip}, rotate {rotate}",
+                expected="crop >= 1, 0..1",
+            )
+        if not store.has(label_source):
+            raise MissingDataError(f"no place of the store has {label_source}", where=store.path)
+        self.store, self.seed, self.training = store, seed, training
+        self.num_classes = store.legend.num_classes
+        self._crop, self._flip, self._rotate = (crop, flip, rotate) if training else (None, 0.0, 0.0)
+        self._prior, self._sigma, self._truncate, self._source = prior, sigma, truncate, label_source
+        self._layers = {"labels": label_source} | ({"truth": "truth"} if store.has("truth") else {})
+        self._scalers = {name: _Scaler(store, normalization) for name, normalization in normalizations.items()}
+        self._scratch = np.empty(0, np.uint8)
+
+    def __getitem__(self, key: SampleKey) -> Sample:
+        _, place, _ = key
+        season, geometry = self._draw(key)
+        raw = self.store.read(place, season, sensors=tuple(self._scalers), scratch=self._scratch_for(place))
+        products = self.store.products(place)
+        valid = _own(geometry.apply(raw["valid"]))
+        sample: Sample = {}
+        for name, scaler in self._scalers.items():
+            values = scaler(_own(geometry.apply(raw[name])), products[name])
+            values[:, ~valid] = scaler.fill
+            sample[name] = torch.from_numpy(values)
+        if self._source not in raw:
+            raise MissingDataError(f"a place has no {self._source}", got=self.store.id(place), where=self.store.path)
+        for name, source in self._layers.items():
+            layer = _own(geometry.apply(raw[source])) if source in raw else np.full(valid.shape, IGNORE, np.uint8)
+            layer[~valid] = IGNORE
+            sample[name] = torch.from_numpy(layer)
+        if self._prior is not None:
+            sample["prior"] = self._label_prior(place, season, geometry)
+        sample["id"] = self._name(place, season)
+        return sample
+
+    def describe(self, key: SampleKey) -> str:
+        """The id "<place>/<season>" of the sample that `key` gives, without reading it."""
+        return self._name(key[1], self._season(key, self._generator(key)))
+
+    def _generator(self, key: SampleKey) -> np.random.Generator:
+        epoch, place, _ = key
+        return np.random.default_rng((self.seed, epoch, place))
+
+    def _season(self, key: SampleKey, generator: np.random.Generator) -> int:
+        _, place, season = key
+        drawn = int(generator.integers(self.store.num_seasons(place)))
+        if season != -1:
+            return season
+        if not self.training:
+            raise ArgumentError("evaluation does not draw seasons", got=key, expected="a season of 0 or more")
+        return drawn
+
+    def _draw(self, key: SampleKey) -> tuple[int, Geometry]:
+        place = key[1]
+        generator = self._generator(key)
+        season = self._season(key, generator)
+        height, width = self.store.shape(place)
+        if self._crop is not None and self._crop > min(height, width):
+            raise ArgumentError(
+                "a place is smaller than the crop",
+                got=f"{height} x {width} px",
+                expected=f"at least {self._crop} x {self._crop} px",
+                where=self._name(place, season),
+                do="choose a smaller crop",
+            )
+        return season, draw_geometry(generator, height, width, crop=self._crop, flip=self._flip, rotate=self._rotate)
+
+    def _label_prior(self, place: int, season: int, geometry: Geometry) -> Tensor:
+        """(C, h, w), computed on the window widened by the reach of the Gaussian: the same as on the whole tile."""
+        labels_THW = self.store.read_labels(place, self._source)
+        margin = int(self._truncate * self._sigma + 0.5)
+        rows, columns, inner = geometry.with_margin(margin, *labels_THW.shape[1:])
+        labels = torch.from_numpy(np.ascontiguousarray(labels_THW[:, rows, columns]))
+        prior_BCHW = label_prior(
+            labels[None],
+            torch.tensor([season]),
+            self.num_classes,
+            self._prior or "ts",
+            self._sigma,
+            self._truncate,
+            IGNORE,
+        )
+        return torch.from_numpy(_own(inner.apply(prior_BCHW[0].numpy())))
+
+    def _name(self, place: int, season: int) -> str:
+        return f"{self.store.id(place)}/{self.store.seasons(place)[season]}"
+
+    def _scratch_for(self, place: int) -> NDArray[np.uint8]:
+        """A buffer that a read of this place fits in, kept from sample to sample."""
+        size = self.store.season_bytes(place)
+        if self._scratch.size < size:
+            self._scratch = np.empty(size, np.uint8)
+        return self._scratch
+
+
+class _Scaler:
+    """Stored values of one sensor -> network input, for the store's edition."""
+
+    def __init__(self, store: Store, normalization: Normalization) -> None:
+        name = normalization.sensor
+        stored = store.sensors.get(name, ())
+        missing = [band for band in normalization.bands if band not in stored]
+        if missing:
+            raise BandError(
+                f"the store lacks bands of {name}",
+                got=stored or f"no {name}",
+                expected=normalization.bands,
+                where=store.path,
+            )
+        everything = normalization.bands == stored
+        self._bands = slice(None) if everything else [stored.index(band) for band in normalization.bands]
+        self._normalization, self._scaling = normalization, store.scaling(name)
+        self.fill = np.float32(FILL[normalization.kind])
+        for product in store.product_names(name):
+            # a product without statistics is found now, not in the middle of an epoch
+            normalization.apply(np.empty((len(normalization.bands), 0, 0), np.float32), product)
+
+    def __call__(self, values_BHW: NDArray[Any], product: str) -> NDArray[np.float32]:
+        values_BHW = values_BHW[self._bands]
+        if self._scaling is None:
+            return self._normalization.apply(values_BHW, product)
+        unit_BHW = np.divide(values_BHW, np.float32(255), dtype=np.float32)
+        stored = {name: self._pick(numbers) for name, numbers in self._scaling.statistics[product].items()}
+        wanted = {name: tuple(numbers) for name, numbers in self._normalization.statistics[product].items()}
+        if stored == wanted:  # the 8-bit value is the paper's network input already
+            return unit_BHW if self._normalization.kind == "paper" else _deviations(unit_BHW)
+        mean, std = (np.array(stored[name], np.float32)[:, None, None] for name in ("mean", "std"))
+        return self._normalization.apply(mean + _deviations(unit_BHW) * std, product)
+
+    def _pick(self, numbers: Sequence[float]) -> tuple[float, ...]:
+        return tuple(numbers) if isinstance(self._bands, slice) else tuple(numbers[i] for i in self._bands)
+
+
+def _deviations(unit: NDArray[np.float32]) -> NDArray[np.float32]:
+    """From 0..1 over mean +- 2 std to standard deviations from the mean."""
+    deviations: NDArray[np.float32] = unit * np.float32(4) - np.float32(2)
+    return deviations
+
+
+def collate(samples: Sequence[Sample]) -> dict[str, Any]:
+    """Stack samples of one shape into a batch: tensors get a leading B, "id" becomes a list of names.
+
+    Raises ArgumentError, naming the samples, when their parts or shapes differ.
+    """
+    batch: dict[str, Any] = {"id": [sample["id"] for sample in samples]}
+    names = samples[0].keys() - {"id"}
+    for sample in samples:
+        differing = [n for n in names & sample.keys() if sample[n].shape != samples[0][n].shape]
+        if sample.keys() != samples[0].keys() or differing:
+            raise ArgumentError(
+                "samples of one batch differ",
+                got=f"{sample['id']}: {_shapes(sample)}",
+                expected=f"{samples[0]['id']}: {_shapes(samples[0])}",
+                do="set a crop that fits all places, and give all of them the same kinds of labels",
+            )
+    for name in samples[0]:
+        if name != "id":
+            batch[name] = torch.stack([sample[name] for sample in samples])
+    return batch
+
+
+def _shapes(sample: Sample) -> str:
+    return ", ".join(f"{name} {tuple(value.shape)}" for name, value in sample.items() if name != "id")
+
+
+def _own(view: NDArray[Any]) -> NDArray[Any]:
+    """A contiguous copy, independent of the scratch buffer that `view` looks into."""
+    return np.array(view, order="C")
