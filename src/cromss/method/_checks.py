@@ -16,7 +16,16 @@ from torch import Tensor
 
 from cromss.errors import ArgumentError
 
-__all__ = ["LabelIndex", "check_choice", "check_fraction", "check_logits", "check_pixels", "index_labels", "widen"]
+__all__ = [
+    "LabelIndex",
+    "check_choice",
+    "check_fraction",
+    "check_logits",
+    "check_pixels",
+    "index_labels",
+    "values_are_visible",
+    "widen",
+]
 
 
 class LabelIndex(NamedTuple):
@@ -24,6 +33,11 @@ class LabelIndex(NamedTuple):
 
     class_BHW: Tensor
     valid_BHW: Tensor
+
+
+def values_are_visible(tensor: Tensor) -> bool:
+    """Whether the host may look at values: they are in its memory, there are some, and nothing is being compiled."""
+    return tensor.device.type == "cpu" and tensor.numel() > 0 and not torch.compiler.is_compiling()
 
 
 def widen(tensor: Tensor) -> Tensor:
@@ -70,8 +84,11 @@ def index_labels(labels: Tensor, num_classes: int, ignore_index: int, shape: Seq
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise ArgumentError("labels have the wrong dtype.", got=labels.dtype, expected="uint8 or int64")
     valid = labels != ignore_index
-    index = labels.long().masked_fill(~valid, 0)
-    if labels.device.type == "cpu" and labels.numel() and not torch.compiler.is_compiling():
+    index = labels.long()
+    visible = values_are_visible(labels)
+    if not (visible and valid.all()):
+        index = index.masked_fill(~valid, 0)
+    if visible:
         low, high = (int(value) for value in torch.aminmax(index))
         if low < 0 or high >= num_classes:
             raise ArgumentError(

@@ -19,7 +19,15 @@ import torch
 from torch import Tensor
 
 from cromss.errors import ArgumentError
-from cromss.method._checks import LabelIndex, check_choice, check_fraction, check_pixels, index_labels, widen
+from cromss.method._checks import (
+    LabelIndex,
+    check_choice,
+    check_fraction,
+    check_pixels,
+    index_labels,
+    values_are_visible,
+    widen,
+)
 
 __all__ = ["RAMPS", "label_weights", "prediction_weights", "ramp", "selection_ratio"]
 
@@ -137,7 +145,7 @@ def _thresholds(confidence_N: Tensor, group_N: Tensor, groups: int, ratio: float
 
 
 def _check_range(confidence: Tensor) -> None:
-    if confidence.device.type != "cpu" or not confidence.numel() or torch.compiler.is_compiling():
+    if not values_are_visible(confidence):
         return
     low, high = (float(value) for value in torch.aminmax(confidence))
     if not (low >= 0.0 and high <= 1.0):

@@ -18,16 +18,27 @@ Source: Liu et al., IEEE TGRS 2025, doi 10.1109/TGRS.2025.3552642, section III.
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from cromss.errors import ArgumentError
-from cromss.method._checks import LabelIndex, check_choice, check_fraction, check_pixels, index_labels
+from cromss.method._checks import (
+    LabelIndex,
+    check_choice,
+    check_fraction,
+    check_pixels,
+    index_labels,
+    values_are_visible,
+)
 
 __all__ = ["PRIORS", "label_prior", "smooth_labels"]
 
 PRIORS = ("ts", "t", "s")
+
+_BLOCK = 32
+"""Pixels. Rows of the filter's matrix that are multiplied at a time; 32 is the fastest measured with 25 taps."""
 
 
 def label_prior(
@@ -58,13 +69,15 @@ def label_prior(
     index = index_labels(labels, num_classes, ignore_index)
     weight_BT = _season_weights(season.to(labels.device), labels.shape[1], kind)
     mass_BCHW = _class_mass(index, weight_BT, num_classes)
-    if labels.device.type == "cpu" and not torch.compiler.is_compiling():
-        present_K = mass_BCHW.flatten(2).any(dim=2).any(dim=0).nonzero().squeeze(1)
-        mass_BCHW[:, present_K] = _gaussian(mass_BCHW[:, present_K], sigma, truncate)
+    planes_NHW = mass_BCHW.flatten(0, 1)
+    if not values_are_visible(labels):
+        return _normalise(_gaussian(planes_NHW, sigma, truncate).view_as(mass_BCHW))
+    present_N = planes_NHW.amax(dim=(1, 2)) > 0
+    if present_N.all():
+        mass_BCHW = _gaussian(planes_NHW, sigma, truncate).view_as(mass_BCHW)
     else:
-        mass_BCHW = _gaussian(mass_BCHW, sigma, truncate)
-    total_B1HW = mass_BCHW.sum(dim=1, keepdim=True)
-    return torch.where(total_B1HW > 0, mass_BCHW / total_B1HW, 1.0 / num_classes)
+        planes_NHW[present_N] = _gaussian(planes_NHW[present_N], sigma, truncate)
+    return mass_BCHW if index.valid_BHW.all() else _normalise(mass_BCHW)
 
 
 def smooth_labels(
@@ -116,17 +129,44 @@ def _class_mass(labels: LabelIndex, weight_BT: Tensor, num_classes: int) -> Tens
     return source_BTHW.new_zeros(batch, num_classes, height, width).scatter_add_(1, labels.class_BHW, source_BTHW)
 
 
-def _gaussian(planes_BCHW: Tensor, sigma: float, truncate: float) -> Tensor:
-    height, width = planes_BCHW.shape[-2:]
-    rows_HH = _gaussian_matrix(height, sigma, truncate).to(planes_BCHW.device)
-    columns_WW = _gaussian_matrix(width, sigma, truncate).to(planes_BCHW.device)
-    return rows_HH @ planes_BCHW @ columns_WW.T
+def _normalise(mass_BCHW: Tensor) -> Tensor:
+    """Shares of the classes; uniform where there is no mass."""
+    total_B1HW = mass_BCHW.sum(dim=1, keepdim=True)
+    return torch.where(total_B1HW > 0, mass_BCHW / total_B1HW, 1.0 / mass_BCHW.shape[1])
+
+
+def _gaussian(planes_NHW: Tensor, sigma: float, truncate: float) -> Tensor:
+    """G * each plane, as two products with banded matrices, block by block: a block reads only the band it touches."""
+    planes, height, width = planes_NHW.shape
+    radius = _radius(sigma, truncate)
+    matrix_HH = _gaussian_matrix(height, sigma, truncate).to(planes_NHW.device)
+    matrix_WW = _gaussian_matrix(width, sigma, truncate).to(planes_NHW.device)
+    if not values_are_visible(planes_NHW):
+        return matrix_HH @ planes_NHW @ matrix_WW.T  # an accelerator prefers two large products to many small ones
+    upright_NHW, result_NHW = torch.empty_like(planes_NHW), torch.empty_like(planes_NHW)
+    for rows, band in _blocks(height, radius):
+        torch.bmm(matrix_HH[rows, band].expand(planes, -1, -1), planes_NHW[:, band], out=upright_NHW[:, rows])
+    upright_XW, result_XW = upright_NHW.flatten(0, 1), result_NHW.view(-1, width)
+    for columns, band in _blocks(width, radius):
+        torch.mm(upright_XW[:, band], matrix_WW[columns, band].T, out=result_XW[:, columns])
+    return result_NHW
+
+
+def _blocks(length: int, radius: int) -> Iterator[tuple[slice, slice]]:
+    """Blocks of an axis, each with the band of pixels that its filter reads."""
+    for start in range(0, length, _BLOCK):
+        stop = min(start + _BLOCK, length)
+        yield slice(start, stop), slice(max(0, start - radius), min(stop + radius, length))
+
+
+def _radius(sigma: float, truncate: float) -> int:
+    return int(truncate * sigma + 0.5)  # as scipy.ndimage.gaussian_filter1d
 
 
 @functools.lru_cache(maxsize=16)
 def _gaussian_matrix(size: int, sigma: float, truncate: float) -> Tensor:
     """The filter along one axis of `size` pixels as a matrix (size, size), with the mirrored edges folded in."""
-    radius = int(truncate * sigma + 0.5)  # as scipy.ndimage.gaussian_filter1d
+    radius = _radius(sigma, truncate)
     offset = torch.arange(-radius, radius + 1)
     kernel = torch.exp(-0.5 * (offset.double() / sigma) ** 2)
     source = (torch.arange(size).unsqueeze(1) + offset).remainder(2 * size)
@@ -140,7 +180,7 @@ def _check_season(season: Tensor, labels: Tensor) -> None:
     if tuple(season.shape) != (batch,) or season.is_floating_point() or season.dtype == torch.bool:
         got = f"{season.dtype} {tuple(season.shape)}"
         raise ArgumentError("season has the wrong shape or dtype.", got=got, expected=f"integers ({batch},)")
-    if season.device.type != "cpu" or torch.compiler.is_compiling() or batch == 0:
+    if not values_are_visible(season):
         return
     low, high = (int(value) for value in torch.aminmax(season))
     if low < 0 or high >= seasons:
