@@ -38,9 +38,7 @@ def toy_records(places: int = 10, size: int = 64, seasons: int = 2, seed: int = 
     import numpy as np
 
     from cromss.data.record import PlaceRecord
-    from cromss.geo.bands import SENSORS
 
-    bands = {"s1": SENSORS["s1"].bands, "s2": SENSORS["s2"].bands}
     for index in range(places):
         draw = np.random.default_rng([seed, index])
         coarse = draw.integers(0, 9, (seasons, size // 8, size // 8))
@@ -48,15 +46,14 @@ def toy_records(places: int = 10, size: int = 64, seasons: int = 2, seed: int = 
         labels = np.where(draw.random(truth.shape) < 0.2, draw.integers(0, 9, truth.shape), truth).astype(np.uint8)
         labels[:, :2] = 255
         images = {
-            "s1": (-22.0 + 2.0 * truth[:, None] + draw.normal(0, 1, (seasons, 2, size, size))).astype(np.float32),
-            "s2": (800 + 250 * truth[:, None] + draw.normal(0, 60, (seasons, 13, size, size))).astype(np.uint16),
+            "s1": (-22.0 + 2.0 * truth[:, None].astype(float) + draw.normal(0, 1, (seasons, 2, size, size))).astype(np.float32),
+            "s2": (800 + 250.0 * truth[:, None] + draw.normal(0, 60, (seasons, 13, size, size))).astype(np.uint16),
         }
         split = "validation" if index % 5 == 4 else "test" if index % 5 == 3 else "train"
         yield PlaceRecord(
             id=f"toy-{index:03d}",
             seasons=tuple(f"season{number}" for number in range(seasons)),
             images={sensor: images[sensor] for sensor in sensors},
-            bands={sensor: bands[sensor] for sensor in sensors},
             products={sensor: {"s1": "GRD", "s2": "L1C"}[sensor] for sensor in sensors},
             labels=labels,
             truth=truth,

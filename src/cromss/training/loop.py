@@ -73,6 +73,7 @@ def fit(
     schedule: Schedule,
     batches: Iterable[Batch],
     losses: Callable[[Batch, int], Mapping[str, Tensor]],
+    observe: Callable[[Batch, Mapping[str, Tensor]], Mapping[str, float]] | None = None,
     plan: Plan,
     progress: Progress,
     validate: Callable[[], Mapping[str, float]] | None,
@@ -84,7 +85,7 @@ def fit(
     """Train from `progress` to the end of `plan`; return where the run stands (short of the end after a stop signal).
 
     `batches` yields those of steps progress.step, progress.step + 1, ... ; `losses(batch, epoch)` gives "loss" and its
-    named scalar parts; `validate()` gives "loss" and scores. Raises NonFiniteError before a bad batch touches anything.
+    named parts, of which the scalars are logged, as is what `observe` makes of them; `validate()` gives "loss" and scores. Raises NonFiniteError before a bad batch touches anything.
     """
     guard = StepGuard(fabric, network, optimizer)
     step = progress.step
@@ -127,7 +128,8 @@ def fit(
             schedule.after_epoch()
         if plan.due(plan.log_every, step):
             scalars = _scalars(fabric, parts)
-            log.row("train", step, epoch, {**scalars, "lr": schedule.lr, **clock.rates()})
+            seen = observe(batch, parts) if observe is not None else {}
+            log.row("train", step, epoch, {**scalars, **seen, "lr": schedule.lr, **clock.rates()})
             log.progress(step, epoch, f"loss {scalars['loss']:.4f}")
         stopping = _agreed(fabric, stop)
         pending = plan.due(plan.validate_every, step) and (stopping or not validated(step))
@@ -158,7 +160,7 @@ def _agreed(fabric: Fabric, stop: StopSignal) -> bool:
 def _scalars(fabric: Fabric, parts: Mapping[str, Tensor]) -> dict[str, float]:
     """All scalar parts in one transfer from the device, averaged over the ranks."""
     names = [name for name, value in parts.items() if value.dim() == 0]
-    stacked = torch.stack([parts[name].detach().float() for name in names])
+    stacked = torch.stack([parts[name].detach().float().to(fabric.device, non_blocking=True) for name in names])
     if fabric.world_size > 1:
         stacked = fabric.all_reduce(stacked, reduce_op="mean")  # type: ignore[assignment]
     return dict(zip(names, stacked.tolist(), strict=True))

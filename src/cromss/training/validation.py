@@ -28,7 +28,7 @@ from cromss.training.loop import Batch, Stopped, to_device
 from cromss.training.metrics import IGNORE, LabelQuality, Scores, confusion, label_quality
 from cromss.training.stop import StopSignal
 
-__all__ = ["MEAN", "Validation", "validate"]
+__all__ = ["MEAN", "Validation", "branch_label_weights", "validate"]
 
 MEAN = "mean"  # the pseudo-branch that averages the probabilities of all branches
 
@@ -160,14 +160,25 @@ def _count(totals: _Totals, logits: Tensor, batch: Mapping[str, Any], classes: i
         totals.truth_matrix_CC += confusion(prediction, batch["truth"].long(), classes)
 
 
-def _keep(judged: _Judged, logits: Mapping[str, Tensor], batch: Batch, ratio: float, class_balanced: bool) -> None:
-    labels = batch["labels"].long()
+def branch_label_weights(
+    logits: Mapping[str, Tensor], labels: Tensor, ratio: float, class_balanced: bool = True
+) -> dict[str, Tensor]:
+    """Label weights (B, H, W) of each branch at selection ratio `ratio`, as the training would give them to this batch.
+
+    logits (B, C, H, W) by branch; labels (B, H, W). A branch without another one uses its own confidence alone.
+    """
     classes = next(iter(logits.values())).shape[1]
     confidences = {branch: label_confidence(values, labels) for branch, values in logits.items()}
+    weights = {}
     for branch, own in confidences.items():
         others = [confidence for name, confidence in confidences.items() if name != branch]
         shared = entangle(own, torch.stack(others).mean(0)) if others else own
-        weights = label_weights(shared, labels, ratio, classes, class_balanced)
+        weights[branch] = label_weights(shared, labels, ratio, classes, class_balanced)
+    return weights
+
+
+def _keep(judged: _Judged, logits: Mapping[str, Tensor], batch: Batch, ratio: float, class_balanced: bool) -> None:
+    for branch, weights in branch_label_weights(logits, batch["labels"].long(), ratio, class_balanced).items():
         judged.weights.setdefault(branch, []).append(weights.flatten().cpu())
     judged.labels.append(batch["labels"].flatten().cpu())
     judged.truth.append(batch["truth"].flatten().cpu())
