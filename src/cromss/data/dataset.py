@@ -29,8 +29,8 @@ from cromss.method.smoothing import PRIORS, label_prior
 __all__ = ["LABEL_SOURCES", "PatchDataset", "Sample", "collate"]
 
 Sample = dict[str, Any]
-"""Sensor -> float32 (B, h, w); "labels" uint8 (h, w); "prior" float32 (C, h, w) if one is asked for; "truth" uint8 (h, w)
-if the store has any, all 255 where this place has none; "id", a str."""
+"""Sensor -> float32 (B, h, w); "labels" uint8 (h, w), 255 ignored; "prior" float32 (C, h, w) where one is asked for;
+"truth" uint8 (h, w) if the store has any, all 255 where this place has none; "id", a str."""
 
 LABEL_SOURCES = ("labels", "truth")
 

@@ -98,7 +98,7 @@ class BatchLoader:
 
     def _from_workers(self) -> Iterator[Batch]:
         pool: list[_Worker] = []
-        # at exit Python would wait for ever for processes that ignore SIGTERM; this runs before, as it is registered later
+        # at exit Python waits for processes that ignore SIGTERM for ever; what is registered later runs before that
         stop = functools.partial(_stop, pool)
         atexit.register(stop)
         try:

@@ -7,6 +7,7 @@ while it is read gives an error, not a signal. File handles belong to one proces
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import threading
@@ -61,8 +62,9 @@ class Store:
         self.splits: NDArray[np.str_] = np.array(table["split"].take(first_rows).to_pylist(), dtype=np.str_)
         self._frame = np.stack([numbers(table, name) for name in ("shard", "height", "width")], axis=1)
         # (rows, arrays, 3): offset, length, CRC32; 8 bytes each, so that one row turns into Python numbers at once
-        columns = [[numbers(table, f"{array}_{part}") for part in EXTENT_PARTS] for array in self._arrays]
-        self._extents = np.array(columns, dtype=np.int64).transpose(2, 0, 1).copy()
+        self._extents = np.empty((table.num_rows, len(self._arrays), len(EXTENT_PARTS)), dtype=np.int64)
+        for (i, array), (j, part) in itertools.product(enumerate(self._arrays), enumerate(EXTENT_PARTS)):
+            self._extents[:, i, j] = numbers(table, f"{array}_{part}")
         self._reset_handles()
 
     @classmethod
