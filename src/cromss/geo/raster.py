@@ -59,7 +59,8 @@ class Grid:
 
     def window(self, row: int, column: int, height: int, width: int) -> Grid:
         """The grid of a part of this one; may reach beyond it."""
-        transform = self.transform * Affine.translation(column, row)
+        a, b, c, d, e, f = self.transform[:6]
+        transform = Affine(a, b, a * column + b * row + c, d, e, d * column + e * row + f)
         return Grid(height=height, width=width, transform=transform, crs=self.crs)
 
     def difference(self, other: Grid, tolerance_px: float = 0.01) -> str | None:
@@ -68,11 +69,11 @@ class Grid:
             return f"size {self.height} x {self.width} and {other.height} x {other.width} px"
         if self.crs != other.crs:
             return f"CRS {_crs_text(self.crs)} and {_crs_text(other.crs)}"
-        corners = [(x, y) for x in (0, self.width) for y in (0, self.height)]
         if self.transform.is_degenerate:
-            return None if self.transform == other.transform else "one transform is degenerate"
-        moved = [~self.transform * (other.transform * corner) for corner in corners]
-        offsets = np.array(moved) - np.array(corners)
+            return None if self.transform == other.transform else "a transform without area"
+        corners = np.array([(x, y, 1.0) for x in (0, self.width) for y in (0, self.height)]).T
+        first, second = (np.array(grid.transform, np.float64).reshape(3, 3) for grid in (self, other))
+        offsets = (np.linalg.solve(first, second @ corners) - corners)[:2].T
         if np.abs(offsets).max() <= tolerance_px:
             return None
         return _describe(self.transform, other.transform, offsets)
@@ -156,7 +157,7 @@ def _damage(path: str | Path) -> Iterator[None]:
         ) from None
 
 
-def _check_blocks(dataset: rasterio.DatasetReader, path: Path) -> None:
+def _check_blocks(dataset: rasterio.DatasetReader, path: Path, sparse_allowed: bool = True) -> None:
     """Every block must lie inside the file, and be there at all unless no-data is declared: absent blocks read as 0."""
     size, sparse = path.stat().st_size, 0
     bands = [1] if dataset.interleaving is not None and dataset.interleaving.name == "pixel" else dataset.indexes
@@ -174,7 +175,7 @@ def _check_blocks(dataset: rasterio.DatasetReader, path: Path) -> None:
                     where=path,
                     do="fetch or write the file again",
                 )
-    if sparse and dataset.nodata is None:
+    if sparse and (dataset.nodata is None or not sparse_allowed):
         raise DamagedFileError(
             "a raster has blocks that were never written",
             got=f"{sparse} blocks without data, and no declared no-data value",
@@ -199,7 +200,7 @@ def read_raster(source: str | Path | rasterio.DatasetReader, window: tuple[int, 
         with open_raster(source) as dataset:
             return read_raster(dataset, window)
     values_BHW, missing_BHW, grid = read_pixels(source, window)
-    valid_HW: NDArray[np.bool_] = ~missing_BHW.any(axis=0)
+    valid_HW = np.logical_not(missing_BHW.any(axis=0))
     return Raster(
         values_BHW=values_BHW,
         valid_HW=valid_HW,
@@ -262,7 +263,10 @@ def create_raster(
     colormap: Mapping[int, tuple[int, int, int, int]] | None = None,
     tags: Mapping[str, str] | None = None,
 ) -> Iterator[rasterio.io.DatasetWriter]:
-    """Open a new GeoTIFF for writing in windows; it takes its name, durably, when the block ends without error."""
+    """Open a new GeoTIFF for writing in windows; it takes its name, durably, when the block ends without error.
+
+    Raises DamagedFileError where not every block reached the disk.
+    """
     tiled = max(grid.shape) > 256
     layout: dict[str, Any] = {"tiled": True, "blockxsize": 256, "blockysize": 256} if tiled else {}
     profile = {
@@ -289,6 +293,27 @@ def create_raster(
             if tags:
                 dataset.update_tags(**tags)
             yield dataset
+            overviews = dataset.overviews(1)
+        _require_written(temporary, overviews, Path(path))
+
+
+def _require_written(temporary: Path, overviews: Sequence[int], final: Path) -> None:
+    """Read back every block and overview: the raster library reports no error when a full disk cuts a file short."""
+    try:
+        for level in range(-1, len(overviews)):  # -1 is the full size
+            with rasterio.open(temporary, **({"overview_level": level} if level >= 0 else {})) as dataset:
+                if level < 0:
+                    _check_blocks(dataset, temporary, sparse_allowed=False)
+                for _, window in dataset.block_windows(1):
+                    dataset.read(window=window)
+    except (RasterioError, DamagedFileError) as error:
+        raise DamagedFileError(
+            "a raster could not be written; nothing was saved",
+            got=getattr(error, "got", None) or " ".join(str(error.__cause__ or error).split()),
+            expected="a whole file",
+            where=final,
+            do="check free space and permissions",
+        ) from None
 
 
 def write_raster(
