@@ -44,7 +44,7 @@ def draw_split(place: str, seed: int, validation_share: float, test_share: float
 def read_split_table(path: str | Path) -> dict[str, str]:
     """Place id -> split, from a CSV with the columns id and split.
 
-    Raises MissingDataError, DamagedFileError for other columns or an id with two splits, LabelError for an unknown split.
+    Raises MissingDataError; DamagedFileError for other columns or an id with two splits; LabelError for another split.
     """
     path = Path(path)
     if not path.is_file():

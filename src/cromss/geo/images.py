@@ -72,15 +72,14 @@ def describe_image(
 def _listed(
     known: Sensor, dataset: rasterio.DatasetReader, tags: Mapping[str, str], file_bands: Sequence[str] | None
 ) -> list[str]:
-    """The file's bands in order: from its descriptions, the tag BAND_ORDER, or the user; they must not contradict."""
+    """The file's bands in order: its descriptions and tag BAND_ORDER, which must agree, or else what the user says."""
     described = [text or "" for text in dataset.descriptions]
     ordered = [part for part in re.split(r"[,; ]+", tags.get("BAND_ORDER", "")) if part]
-    sources = {
-        "band descriptions": described if any(band_name(known.name, text) for text in described) else [],
-        "tag BAND_ORDER": ordered,
-        "the stated bands": list(file_bands or []),
-    }
+    named = any(band_name(known.name, text) for text in described)
+    sources = {"its band descriptions": described if named else [], "its tag BAND_ORDER": ordered}
     given = {title: names for title, names in sources.items() if names}
+    if not given and file_bands:
+        given = {"the settings": list(file_bands)}
     if not given:
         raise BandError(
             f"the bands of a {known.title} file have no names",
@@ -102,7 +101,7 @@ def _listed(
     for title, other in others:
         if [band_name(known.name, a) for a in names] != [band_name(known.name, b) for b in other]:
             raise BandError(
-                f"{first} and {title} of a {known.title} file contradict each other",
+                f"a {known.title} file contradicts itself: {first} and {title} differ",
                 got=f"{', '.join(names)} and {', '.join(other)}",
                 expected="one order",
                 where=dataset.name,
@@ -194,7 +193,7 @@ def read_image(
     values_BHW, missing_BHW, grid = read_pixels(source, window)
     present = [index for name, index in facts.names.items() if name not in facts.absent]
     missing = missing_BHW[present]
-    valid_HW: NDArray[np.bool_] = ~(missing.all(axis=0) if known.missing == "all" else missing.any(axis=0))
+    valid_HW = np.logical_not(missing.all(axis=0) if known.missing == "all" else missing.any(axis=0))
     _refuse_undeclared_fill(known, values_BHW[present], valid_HW, source)
     chosen_BHW = values_BHW[[facts.names[name] for name in bands]]
     check_values(known.name, chosen_BHW, valid_HW, bands, source.name)

@@ -44,7 +44,7 @@ class Orphan:
 
 
 def find_files(role: str, pattern: str) -> Found:
-    """(id, season) -> path of every file that fits; the season is None where the pattern has none.
+    """(id, season) -> path of every file that fits; id "" and season None where the pattern has none.
 
     Raises ConfigError for an unknown placeholder or two files for one key, MissingDataError where nothing fits.
     """
@@ -69,7 +69,7 @@ def find_files(role: str, pattern: str) -> Found:
         if match is None or not path.is_file():
             continue
         groups = match.groupdict()
-        key = (groups.get("id") or _single_id(folder), groups.get("season"))
+        key = (groups.get("id", ""), groups.get("season"))
         if key in found:
             raise ConfigError(
                 f"two files of {role} have one id", got=f"{found[key]}, {path}", expected=pattern, where=key[0]
@@ -84,10 +84,6 @@ def find_files(role: str, pattern: str) -> Found:
             do=f"correct root or the pattern {role}",
         )
     return found
-
-
-def _single_id(folder: Path) -> str:
-    return folder.resolve().name or "scene"
 
 
 def _expression(pattern: str) -> str:
@@ -137,7 +133,7 @@ def join_by_id(
             else:
                 complete.append((season or ONLY_SEASON, lookup))
         if complete:
-            scenes.append(_scene(place, complete))
+            scenes.append(_scene(place or _name_scene(complete[0][1], images[0]), complete))
     if not scenes:
         raise MissingDataError(
             "no scene has all its files",
@@ -148,6 +144,13 @@ def join_by_id(
             do="correct the patterns so that {id} is the part of the names that partners share",
         )
     return scenes, orphans
+
+
+def _name_scene(lookup: Mapping[str, Path | None], image: str) -> str:
+    """A scene without {id} is called like the folder that holds all its files, or else like its first image."""
+    paths = {role: path.resolve() for role, path in lookup.items() if path is not None}
+    folders = {path.parent for path in paths.values()}
+    return folders.pop().name if len(folders) == 1 else paths[image].stem
 
 
 def _scene(place: str, complete: Sequence[tuple[str, Mapping[str, Path | None]]]) -> Scene:

@@ -1,0 +1,205 @@
+"""From somebody's folders to a training store: everything is read and checked before anything is written.
+
+In: a `PrepareConfig`. Out: a finished store, with `prepare-report.json` inside it, and the same report as a dict.
+A scene is used whole or not at all. Whatever is left out is counted and listed: orphans (files without partners),
+refusals (scenes with an error), patches without labels, labels outside the split of their patch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.progress import track
+
+from cromss.config import PrepareConfig
+from cromss.data.sources.file_patterns import Scene
+from cromss.data.sources.geotiff_folders import ROLES, GeotiffFolders
+from cromss.data.splits import draw_split, read_split_table
+from cromss.data.store import StoreWriter
+from cromss.data.store_layout import META_FILE
+from cromss.data.survey import Survey, refusal, refusal_row, refuse_other_bands, summarize, survey_scene
+from cromss.errors import ConfigError, MissingDataError, StoreError
+from cromss.files import read_json, write_json
+from cromss.geo.bands import SENSORS, resolve_bands
+from cromss.geo.legend import Legend, get_legend
+
+__all__ = ["REPORT_FILE", "prepare"]
+
+REPORT_FILE = "prepare-report.json"
+_BEGUN_FILE = "prepare-begun.json"
+_LISTS = ("orphans", "refusals", "scenes_without_split", "split_ids_without_scene")
+
+T = TypeVar("T")
+
+
+def prepare(config: PrepareConfig) -> dict[str, Any]:
+    """Check every scene, then write the store; return the report (JSON types).
+
+    Raises StoreError when `out` is a finished store; ConfigError and MissingDataError for patterns or splits that lead
+    nowhere; and, unless `on_bad` is "skip", a DataError that lists every scene that can not be used.
+    """
+    out = Path(config.out)
+    if (out / META_FILE).exists():
+        raise StoreError("a finished store is there already", where=out, do="choose another out, or delete that store")
+    legend, bands = get_legend(config.legend), _bands(config)
+    table = _split_table(config)
+    source = _source(config, legend, bands, table)
+    scenes = [scene for scene in source.scenes if table is None or scene.id in table]
+    _require_splits(config, scenes, table)
+
+    surveys = [survey_scene(source, scene) for scene in _progress(scenes, "checking")]
+    refuse_other_bands(surveys)
+    refused = [survey for survey in surveys if survey.error is not None]
+    if refused and (config.on_bad == "stop" or len(refused) == len(surveys)):
+        raise refusal(refused, len(surveys))
+    used = [survey for survey in surveys if survey.error is None]
+    report = {
+        **summarize(used, legend),
+        "orphans": [dataclasses.asdict(orphan) for orphan in source.orphans],
+        "refusals": [refusal_row(survey) for survey in refused],
+        "scenes_without_split": [scene.id for scene in source.scenes if table is not None and scene.id not in table],
+        "split_ids_without_scene": sorted(set(table or ()) - {scene.id for scene in source.scenes}),
+        "settings": {name: value for name, value in dataclasses.asdict(config).items() if name != "out"},
+    }
+    _write(config, source, used, report, legend, bands)
+    _print(report, out)
+    return report
+
+
+def _write(
+    config: PrepareConfig,
+    source: GeotiffFolders,
+    used: Sequence[Survey],
+    report: Mapping[str, Any],
+    legend: Legend,
+    bands: Mapping[str, tuple[str, ...]],
+) -> None:
+    """Write the records that were surveyed; after a kill, go on after the last whole shard."""
+    out = Path(config.out)
+    _begin(out, report["settings"], source)
+    writer = StoreWriter(out, legend=legend, sensors=bands, edition=config.edition, shard_places=config.shard_places)
+    for survey in _progress(used, "writing"):
+        if survey.ids <= writer.done:
+            continue
+        for record in source.records(survey.scene):
+            if record.id not in writer.done:
+                writer.add(record)
+    write_json(out / REPORT_FILE, report)
+    counts = {name: len(report[name]) for name in _LISTS}
+    (out / _BEGUN_FILE).unlink()
+    writer.finish({**report, **counts})
+
+
+def _begin(out: Path, settings: Mapping[str, Any], source: GeotiffFolders) -> None:
+    """Refuse to go on with a store that was begun with other settings, or from files that have changed since."""
+    states = hashlib.sha256()
+    for scene in source.scenes:
+        for path in (path for paths in scene.files.values() for path in paths):
+            facts = path.stat()
+            states.update(f"{path}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode())
+    begun = {"settings": settings, "files": states.hexdigest()}
+    if (out / _BEGUN_FILE).exists():
+        before = read_json(out / _BEGUN_FILE)
+        if before != begun:
+            same = isinstance(before, dict) and before.get("settings") == settings
+            raise StoreError(
+                "a store was begun here from " + ("files that have changed since" if same else "other settings"),
+                got=None if same else settings,
+                expected=None if same or not isinstance(before, dict) else before.get("settings"),
+                where=out,
+                do="delete that folder, or choose another out",
+            )
+    else:
+        write_json(out / _BEGUN_FILE, begun)
+
+
+def _bands(config: PrepareConfig) -> dict[str, tuple[str, ...]]:
+    asked = {"s1": config.s1_bands, "s2": config.s2_bands}
+    return {sensor: resolve_bands(sensor, asked[sensor]) for sensor in SENSORS if getattr(config, sensor) is not None}
+
+
+def _split_table(config: PrepareConfig) -> dict[str, str] | None:
+    if config.split is None:
+        return None
+    if config.validation_share or config.test_share:
+        raise ConfigError(
+            "a split and shares exclude each other",
+            got=f"split {config.split}, validation_share {config.validation_share}, test_share {config.test_share}",
+            expected="one of them",
+            do="set the shares to 0, or leave split out",
+        )
+    return read_split_table(Path(config.root) / config.split) if config.split.endswith(".csv") else None
+
+
+def _source(
+    config: PrepareConfig, legend: Legend, bands: Mapping[str, tuple[str, ...]], table: Mapping[str, str] | None
+) -> GeotiffFolders:
+    patterns = {role: getattr(config, role) for role in ROLES}
+    if table is not None:
+        patterns["split"] = None
+    asked = {"s1": config.s1_bands, "s2": config.s2_bands}
+
+    def split_of(place: str) -> str:
+        return _split_of(config, table, place)
+
+    return GeotiffFolders(
+        {role: str(Path(config.root) / pattern) for role, pattern in patterns.items() if pattern is not None},
+        legend=legend,
+        bands=bands,
+        products={"s1": config.s1_product, "s2": config.s2_product},
+        # only names that the user wrote out can stand for the order of bands in a file
+        file_bands={sensor: names for sensor, names in bands.items() if asked[sensor] not in SENSORS[sensor].subsets},
+        split_values=config.split_values,
+        split_of=split_of,
+        tile=config.tile,
+    )
+
+
+def _split_of(config: PrepareConfig, table: Mapping[str, str] | None, place: str) -> str:
+    if table is not None:
+        return table[place]
+    return draw_split(place, config.seed, config.validation_share, config.test_share)
+
+
+def _require_splits(config: PrepareConfig, scenes: Sequence[Scene], table: Mapping[str, str] | None) -> None:
+    """A split that was asked for must not be empty; rasters of splits are counted in the report instead."""
+    if config.split is not None and table is None:
+        return
+    wanted = {"validation": config.validation_share > 0, "test": config.test_share > 0}
+    asked = set(table.values()) if table is not None else {split for split, is_wanted in wanted.items() if is_wanted}
+    present = {_split_of(config, table, scene.id) for scene in scenes}
+    for split in sorted(asked - present):
+        raise MissingDataError(
+            f"the {split} split is empty",
+            got=f"{len(scenes)} scenes, none of them in {split}",
+            expected="at least one",
+            where=f"{config.root}, split {config.split}, shares {config.validation_share} and {config.test_share}",
+            do="make the ids of the table those of the files" if table else f"raise {split}_share or change the seed",
+        )
+    if not scenes:
+        raise MissingDataError(
+            "no scene is in the table of splits", got="0 scenes", where=f"{config.root}/{config.split}"
+        )
+
+
+def _progress(items: Sequence[T], title: str) -> Iterable[T]:
+    console = Console(stderr=True)
+    return track(items, description=title, console=console, disable=not sys.stderr.isatty(), transient=True)
+
+
+def _print(report: Mapping[str, Any], out: Path) -> None:
+    lines = [
+        f"{out}: {report['places']} places, {report['samples']} samples from {report['scenes']} scenes",
+        f"left out: {len(report['orphans'])} orphans, {len(report['refusals'])} refused scenes, "
+        f"{sum(report['patches_left_out'].values())} patches, {report['labels_outside_split']} labels of other splits",
+    ]
+    for split, count in report["splits"].items():
+        shares = ", ".join(f"{name} {share:.1%}" for name, share in count["class_shares"].items() if share)
+        lines.append(f"{split or 'no split'}: {count['places']} places, no data {count['no_data_share']:.1%}; {shares}")
+    Console(soft_wrap=True, highlight=False, markup=False).print("\n".join([*lines, f"more in {out / REPORT_FILE}"]))
