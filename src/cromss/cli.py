@@ -1,7 +1,7 @@
 """The command line: `cromss COMMAND --config FILE.yaml --setting value`.
 
 In: settings from defaults, then a YAML file, then CROMSS_COMMAND__SETTING variables, then flags; each later one wins.
-Out: the exit code. 0 done, 2 refused (one error on stderr, no traceback), 130 interrupted, 143 stopped by a signal after saving.
+Out: the exit code. 0 done, 2 refused (one error on stderr, no traceback), 130 interrupted, 143 stopped after saving.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import importlib
+import itertools
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -113,7 +114,7 @@ def _with_underscores(item: str) -> str:
 
 def _config_files(arguments: Sequence[str]) -> list[Path]:
     """The files given by --config. Raises MissingDataError for one that is absent."""
-    named = [after for before, after in zip(arguments, arguments[1:], strict=False) if before == "--config"]
+    named = [after for before, after in itertools.pairwise(arguments) if before == "--config"]
     named += [item.removeprefix("--config=") for item in arguments if item.startswith("--config=")]
     for name in named:
         if not Path(name).is_file():

@@ -1,7 +1,7 @@
 """The settings of every command: one frozen dataclass a command, flat, with the paper's values as defaults.
 
-In: nothing, a YAML file, or flags. Out: plain values that the commands hand on; nothing below the commands sees a config.
-The comment block under a class gives the unit and the source of each field; `cromss COMMAND --help` prints the same text.
+In: nothing, a YAML file, or flags. Out: plain values; constructors below the commands take those, never a config.
+The docstring of a class says what each setting means and in which unit; `cromss COMMAND --help` prints the same text.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     CromssError
     ├── ConfigError            a setting is unknown, of the wrong type, or does not go with another
-    ├── ArgumentError          a public function was called with a tensor or value that it cannot take (also a ValueError)
+    ├── ArgumentError          a public function got a tensor or value that it cannot take (also a ValueError)
     ├── DataError              something in a user's file
     │   ├── MissingDataError     a file, folder, split or sensor is absent or empty
     │   ├── DamagedFileError     truncated, unreadable, or its checksum differs
@@ -18,8 +18,8 @@
         ├── NonFiniteError       NaN or infinity in a batch, a loss or a gradient
         └── WorkerError          a data worker died or hangs
 
-Each error says what is wrong, what it got, what it expected, where, and what to do; the command line prints it without a
-traceback and leaves with exit code 2.
+Each error says what is wrong, what it got, what it expected, where, and what to do; the command line prints it without
+a traceback and leaves with exit code 2.
 """
 
 from __future__ import annotations

@@ -102,8 +102,9 @@ def remove_stale(folder: str | Path, name: str = "*") -> list[str]:
 
 def write_json(path: str | Path, content: Any) -> None:
     """Write `content` as indented JSON, durably. NaN and infinity are refused: they are not JSON."""
+    text = json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False)
     with commit(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def read_json(path: str | Path) -> Any:

@@ -78,5 +78,5 @@ class StepGuard:
                 "the loss or a gradient is not finite; the weights are as they were before this step",
                 got=f"samples {', '.join(ids)}",
                 where=f"step {step}",
-                do="look at these samples, lower the learning rate, or continue from the last checkpoint in 32-true precision",
+                do="look at these samples, lower the learning rate, or continue in precision 32-true",
             )

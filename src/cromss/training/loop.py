@@ -85,7 +85,8 @@ def fit(
     """Train from `progress` to the end of `plan`; return where the run stands (short of the end after a stop signal).
 
     `batches` yields those of steps progress.step, progress.step + 1, ... ; `losses(batch, epoch)` gives "loss" and its
-    named parts, of which the scalars are logged, as is what `observe` makes of them; `validate()` gives "loss" and scores. Raises NonFiniteError before a bad batch touches anything.
+    named parts, of which the scalars are logged, as is what `observe` makes of them; `validate()` gives "loss" and
+    scores. Raises NonFiniteError before a bad batch touches anything.
     """
     guard = StepGuard(fabric, network, optimizer)
     step = progress.step

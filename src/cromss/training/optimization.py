@@ -81,7 +81,7 @@ def build_schedule(
     factor: float = 0.5,
     patience: int = 30,
 ) -> Schedule:
-    """Make a Schedule: `plateau`, `exponential`, `cosine` (to `final_lr` over `total_steps`, then flat) or `constant`."""
+    """Make a Schedule: `plateau`, `exponential`, `cosine` (to `final_lr` over `total_steps`, then flat), `constant`."""
     if name == "plateau":
         return Schedule(name, optimizer, ReduceLROnPlateau(optimizer, factor=factor, patience=patience))
     if name == "exponential":

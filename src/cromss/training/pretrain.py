@@ -23,19 +23,15 @@ from torch import Tensor, nn
 
 from cromss import __version__
 from cromss.config import PretrainConfig, to_mapping
-from cromss.data.dataset import PatchDataset
-from cromss.data.loader import make_loader
-from cromss.data.sampling import BatchOrder, EvaluationOrder
-from cromss.data.store import Store
-from cromss.errors import ConfigError, MissingDataError
+from cromss.errors import ConfigError
 from cromss.files import remove_stale, write_json
-from cromss.geo.bands import Normalization, published_normalization, resolve_bands
 from cromss.method import multi_branch_loss, smooth_labels
-from cromss.models.networks import FUSED, NetworkSpec, build_network, forward_any_size
+from cromss.models.networks import SegmentationNetwork, build_network, forward_any_size
 from cromss.training.checkpoint import save_checkpoint
-from cromss.training.loop import Batch, Plan, Progress, fit, to_device
+from cromss.training.loop import Batch, Progress, fit, to_device
 from cromss.training.metrics import IGNORE
 from cromss.training.optimization import build_optimizer, build_schedule
+from cromss.training.pretrain_setup import Setup
 from cromss.training.resume import Resumed, find_resume, restore, save_step
 from cromss.training.runlog import RunLog
 from cromss.training.stop import StopSignal
@@ -66,13 +62,12 @@ def pretrain(config: PretrainConfig, *, draw: Drawing | None = None) -> dict[str
     """Run or continue the pretraining that `config` describes; return its final scores.
 
     Writes `<out>/checkpoints/`, `<out>/final/`, log.jsonl, tensorboard/, pictures/ and result.json. `draw` turns tiles
-    into a picture file. Raises ConfigError, StoreError, ResumeError, NonFiniteError, WorkerError; leaves with SystemExit
-    143 after a stop signal, once the run is saved.
+    into a picture file. Raises ConfigError, StoreError, ResumeError, NonFiniteError, WorkerError; leaves with
+    SystemExit(143) after a stop signal, once the run is saved.
     """
     with StopSignal() as stop:
         fabric = _fabric(config)
-        store = Store.open(config.data)
-        run = _Run(config, fabric, store)
+        run = _Run(Setup(config, rank=fabric.global_rank, world=fabric.world_size), fabric)
         result = run.finished()
         if result is not None:
             return result
@@ -97,86 +92,14 @@ def _fabric(config: PretrainConfig) -> Fabric:
     return fabric
 
 
-def _sensors(config: PretrainConfig) -> tuple[str, ...]:
-    return (config.sensor,) if config.method == "single" else ("s1", "s2")
-
-
-def network_spec(config: PretrainConfig, bands: Mapping[str, Sequence[str]], num_classes: int) -> NetworkSpec:
-    """The network of a pretraining: one branch a sensor, and the fused one where three are asked for."""
-    sensors = _sensors(config)
-    if config.branches == 3 and len(sensors) == 1:
-        raise ConfigError("a third branch needs two sensors", got=f"method {config.method}, branches 3")
-    return NetworkSpec(
-        inputs={sensor: len(bands[sensor]) for sensor in sensors},
-        branches=(*sensors, FUSED) if config.branches == 3 else sensors,
-        num_classes=num_classes,
-        fusion=config.fusion,
-        encoder=config.encoder,
-        decoder="unet",
-        decoder_channels=config.decoder_channels,
-    )
-
-
-def _normalizations(config: PretrainConfig, store: Store, sensors: Sequence[str]) -> dict[str, Normalization]:
-    wanted = {"s1": config.s1_bands, "s2": config.s2_bands}
-    found = {}
-    for sensor in sensors:
-        if sensor not in store.sensors:
-            raise MissingDataError(
-                f"the store holds no {sensor} images", got=sorted(store.sensors), expected=sensors, where=config.data
-            )
-        names = store.sensors[sensor] if wanted[sensor] == "all" else resolve_bands(sensor, wanted[sensor])
-        found[sensor] = published_normalization(sensor, names, config.normalization)
-    return found
-
-
-def split_places(store: Store, share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Indices of training and validation places: the store's own validation split, or a share of the training places."""
-    train, validation = store.select("train"), store.select("validation")
-    if not len(train):
-        raise MissingDataError("the store has no training places", where=store.path, do="prepare it with a train split")
-    if len(validation) or share == 0:
-        return train, validation
-    shuffled = np.random.default_rng([seed, 1]).permutation(train)
-    count = max(1, round(share * len(train)))
-    return np.sort(shuffled[count:]), np.sort(shuffled[:count])
-
-
 class _Run:
     """One pretraining, from its settings to its result; holds what the loop's callbacks share."""
 
-    def __init__(self, config: PretrainConfig, fabric: Fabric, store: Store) -> None:
-        self.config, self.fabric, self.store, self.out = config, fabric, store, Path(config.out)
-        self.sensors = _sensors(config)
-        self.normalizations = _normalizations(config, store, self.sensors)
-        self.names = store.legend.names
-        self.train_places, self.validation_places = split_places(store, config.validation_share, config.seed)
-        bands = {sensor: normalization.bands for sensor, normalization in self.normalizations.items()}
-        self.spec = network_spec(config, bands, len(self.names))
-        self.steps_per_epoch = len(self.train_places) // (config.batch_size * fabric.world_size)
-        if self.steps_per_epoch == 0:
-            raise ConfigError(
-                "there are fewer training places than one step needs",
-                got=f"{len(self.train_places)} places",
-                expected=f"at least {config.batch_size * fabric.world_size} (batch size x devices)",
-                do="lower batch_size",
-            )
-        self.plan = self._plan()
-        self.resume: Resumed | None = find_resume(self.out, config, store.fingerprint)
+    def __init__(self, setup: Setup, fabric: Fabric) -> None:
+        self.setup, self.config, self.fabric = setup, setup.config, fabric
+        self.out, self.plan, self.names = Path(setup.config.out), setup.plan, setup.store.legend.names
+        self.resume: Resumed | None = find_resume(self.out, setup.config, setup.store.fingerprint)
         self.latest: Validation | None = None
-
-    def _plan(self) -> Plan:
-        config, epoch = self.config, self.steps_per_epoch
-        total = config.steps or config.epochs * epoch
-        validate_every = config.validate_every * epoch if len(self.validation_places) else 0
-        return Plan(
-            total_steps=total,
-            steps_per_epoch=epoch,
-            validate_every=validate_every,
-            save_every=config.checkpoint_every or validate_every or epoch,
-            log_every=config.log_every,
-            draw_every=config.pictures_every * epoch if len(self.validation_places) else 0,
-        )
 
     def finished(self) -> dict[str, Any] | None:
         """The result of this very run where it is complete already."""
@@ -184,50 +107,6 @@ class _Run:
             sys.stderr.write(f"{self.out} is complete; nothing to do\n")
             return self.resume.result
         return None
-
-    # ---- data ----
-
-    def _dataset(self, *, training: bool) -> PatchDataset:
-        config = self.config
-        return PatchDataset(
-            self.store,
-            self.normalizations,
-            crop=config.crop if training else None,
-            flip=config.flip if training else 0.0,
-            rotate=config.rotate if training else 0.0,
-            prior=config.prior if training else None,
-            sigma=config.sigma,
-            label_source=config.label_source,
-            seed=config.seed,
-            training=training,
-        )
-
-    def _training_batches(self, start: int) -> Any:
-        config = self.config
-        order = BatchOrder(
-            self.train_places,
-            config.batch_size,
-            seed=config.seed,
-            start_step=start,
-            total_steps=self.plan.total_steps,
-            rank=self.fabric.global_rank,
-            world=self.fabric.world_size,
-        )
-        return make_loader(
-            self._dataset(training=True), order, workers=config.workers, seed=config.seed, timeout=config.worker_timeout
-        )
-
-    def _validation_batches(self) -> Any:
-        order = EvaluationOrder(
-            self.store,
-            self.validation_places,
-            batch_size=min(16, self.config.batch_size),
-            rank=self.fabric.global_rank,
-            world=self.fabric.world_size,
-        )
-        return make_loader(
-            self._dataset(training=False), order, workers=0, seed=self.config.seed, timeout=self.config.worker_timeout
-        )
 
     # ---- one step ----
 
@@ -242,7 +121,7 @@ class _Run:
             uniform_weight=config.uniform_weight,
             ignore_index=IGNORE,
         )
-        logits = network({sensor: batch[sensor] for sensor in self.sensors})
+        logits = network({sensor: batch[sensor] for sensor in self.setup.sensors})
         return multi_branch_loss(
             logits,
             batch["labels"],
@@ -267,7 +146,7 @@ class _Run:
     def train(self, draw: Drawing | None, stop: StopSignal) -> dict[str, Any]:
         config, fabric = self.config, self.fabric
         torch.manual_seed(config.seed)
-        bare = build_network(self.spec).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        bare = build_network(self.setup.spec).to(memory_format=torch.channels_last)
         optimizer = build_optimizer(config.optimizer, bare.parameters(), lr=config.lr, weight_decay=config.weight_decay)
         schedule = build_schedule(
             config.schedule,
@@ -281,7 +160,8 @@ class _Run:
         progress = Progress()
         if self.resume is not None:
             progress = restore(self.resume, bare, optimizer, schedule)
-        network, wrapped = fabric.setup(torch.compile(bare) if config.compile else bare, optimizer)
+        runs: Any = torch.compile(bare) if config.compile else bare
+        network, wrapped = fabric.setup(runs, optimizer)
         if fabric.is_global_zero:
             (self.out / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
             remove_stale(self.out / CHECKPOINTS)
@@ -302,12 +182,12 @@ class _Run:
                 network=network,
                 optimizer=wrapped,
                 schedule=schedule,
-                batches=self._training_batches(progress.step),
+                batches=self.setup.training_batches(progress.step),
                 losses=lambda batch, epoch: self._losses(network, batch, epoch),
                 observe=self._observe,
                 plan=self.plan,
                 progress=progress,
-                validate=(lambda: self._validate(network, stop)) if len(self.validation_places) else None,
+                validate=(lambda: self._validate(network, stop)) if len(self.setup.validation_places) else None,
                 draw=(lambda step: self._draw(network, draw, step)) if draw and self.plan.draw_every else None,
                 save=save,
                 log=log,
@@ -320,8 +200,9 @@ class _Run:
     def _say_start(self, progress: Progress) -> None:
         where = f", continuing at step {progress.step}" if progress.step else ""
         sys.stderr.write(
-            f"pretraining {self.config.method} on {len(self.train_places)} places, validation on "
-            f"{len(self.validation_places)}; {self.plan.total_steps} steps, {self.steps_per_epoch} an epoch{where}\n"
+            f"pretraining {self.config.method} on {len(self.setup.train_places)} places, validation on "
+            f"{len(self.setup.validation_places)}; {self.plan.total_steps} steps, {self.plan.steps_per_epoch} an epoch"
+            f"{where}\n"
         )
 
     def _validate(self, network: nn.Module, stop: StopSignal) -> Mapping[str, float]:
@@ -329,8 +210,8 @@ class _Run:
         self.latest = validate(
             self.fabric,
             network,
-            self._validation_batches(),
-            sensors=self.sensors,
+            self.setup.validation_batches(),
+            sensors=self.setup.sensors,
             names=self.names,
             losses=self.config.losses,
             final_ratio=self.config.final_ratio,
@@ -361,34 +242,34 @@ class _Run:
             return
         network.eval()
         tiles = []
-        for cpu_batch in self._validation_batches():
+        for cpu_batch in self.setup.validation_batches():
             batch = to_device({name: value[:_DRAWN] for name, value in cpu_batch.items()}, self.fabric.device)
-            logits = forward_any_size(network, {sensor: batch[sensor] for sensor in self.sensors})
+            logits = forward_any_size(network, {sensor: batch[sensor] for sensor in self.setup.sensors})
             weights = branch_label_weights(
                 logits, batch["labels"].long(), self.config.final_ratio, self.config.class_balanced
             )
             for index in range(len(batch["id"])):
-                tiles.append(_tile(index, batch, logits, weights, self.sensors))
+                tiles.append(_tile(index, batch, logits, weights, self.setup.sensors))
             break
         network.train()
         draw(self.out / PICTURES / f"step-{step:08d}.png", tiles)
 
     def _card(self, at: Progress) -> dict[str, Any]:
         return {
-            "network": self.spec.to_dict(),
-            "inputs": {sensor: value.to_dict() for sensor, value in self.normalizations.items()},
-            "legend": self.store.legend.to_dict(),
+            "network": self.setup.spec.to_dict(),
+            "inputs": {sensor: value.to_dict() for sensor, value in self.setup.normalizations.items()},
+            "legend": self.setup.store.legend.to_dict(),
             "recipe": to_mapping(self.config),
-            "data": {"path": str(self.config.data), "fingerprint": self.store.fingerprint},
+            "data": {"path": str(self.config.data), "fingerprint": self.setup.store.fingerprint},
             "scores": {} if self.latest is None else self.latest.summary,
             "step": at.step,
-            "epoch": at.step // self.steps_per_epoch,
+            "epoch": at.step // self.plan.steps_per_epoch,
         }
 
-    def _finish(self, network: nn.Module, progress: Progress) -> dict[str, Any]:
+    def _finish(self, network: SegmentationNetwork, progress: Progress) -> dict[str, Any]:
         result = {
             "settings": to_mapping(self.config),
-            "data_fingerprint": self.store.fingerprint,
+            "data_fingerprint": self.setup.store.fingerprint,
             "version": __version__,
             "step": progress.step,
             "validation": None if self.latest is None else self.latest.to_dict(),

@@ -36,9 +36,10 @@ from cromss.training.optimization import Schedule
 __all__ = ["FREE", "Resumed", "find_resume", "restore", "save_step"]
 
 FREE = frozenset(
-    "data out resume allow_change keep_checkpoints checkpoint_every log_every pictures_every workers worker_timeout".split()
+    {"data", "out", "resume", "allow_change", "keep_checkpoints", "checkpoint_every"}
+    | {"log_every", "pictures_every", "workers", "worker_timeout"}
 )
-"""Settings without influence on the weights. `data` is a path; that the data are the same is told by their fingerprint."""
+"""Settings without influence on the weights. `data` is a path; whether the data are the same, their fingerprint tells."""
 
 DATA, CODE = "data", "code"  # names for allow_change beside those of the settings
 

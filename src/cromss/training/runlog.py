@@ -59,7 +59,7 @@ class RunLog:
             self._board.close()
 
     def row(self, kind: str, step: int, epoch: int, values: Mapping[str, Any]) -> None:
-        """Write one row. `kind` is `train`, `validation` or `event`; numbers that are not finite are written as null."""
+        """Write one row. `kind` is `train`, `validation` or `event`; a number that is not finite becomes null."""
         if not self._enabled:
             return
         clean = {key: _json_value(value) for key, value in values.items()}

@@ -118,7 +118,7 @@ def validate(
     """Score `network` on this rank's `batches`; the counts are summed over the ranks.
 
     Label weights are those of the end of the ramp (`final_ratio`), so that they compare between epochs and arms; they
-    are judged on the pixels of this rank. Raises Stopped if a stop signal comes (single process only: ranks must agree).
+    are judged on the pixels of this rank. Raises Stopped on a stop signal (in a single process only: ranks must agree).
     """
     totals: dict[str, _Totals] = {}
     judged = _Judged()

@@ -1,0 +1,148 @@
+"""What a pretraining is made of: its data, its splits, its network and its plan, decided before anything runs.
+
+In: the settings and the rank. Out: a `Setup` with the batches of every step and of every validation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cromss.config import PretrainConfig
+from cromss.data.dataset import PatchDataset
+from cromss.data.loader import BatchLoader, make_loader
+from cromss.data.sampling import BatchOrder, EvaluationOrder
+from cromss.data.store import Store
+from cromss.errors import ConfigError, MissingDataError
+from cromss.geo.bands import Normalization, published_normalization, resolve_bands
+from cromss.models.networks import FUSED, NetworkSpec
+from cromss.training.loop import Plan
+
+__all__ = ["Setup", "network_spec", "split_places"]
+
+_VALIDATION_BATCH = 16  # whole tiles a batch at most; validation needs no gradients, so memory is no concern
+
+
+def _sensors(config: PretrainConfig) -> tuple[str, ...]:
+    return (config.sensor,) if config.method == "single" else ("s1", "s2")
+
+
+def network_spec(config: PretrainConfig, bands: Mapping[str, Sequence[str]], num_classes: int) -> NetworkSpec:
+    """The network of a pretraining: one branch a sensor, and the fused one where three are asked for."""
+    sensors = _sensors(config)
+    if config.branches == 3 and len(sensors) == 1:
+        raise ConfigError("a third branch needs two sensors", got=f"method {config.method}, branches 3")
+    return NetworkSpec(
+        inputs={sensor: len(bands[sensor]) for sensor in sensors},
+        branches=(*sensors, FUSED) if config.branches == 3 else sensors,
+        num_classes=num_classes,
+        fusion=config.fusion,
+        encoder=config.encoder,
+        decoder="unet",
+        decoder_channels=config.decoder_channels,
+    )
+
+
+def _normalizations(config: PretrainConfig, store: Store, sensors: Sequence[str]) -> dict[str, Normalization]:
+    wanted = {"s1": config.s1_bands, "s2": config.s2_bands}
+    found = {}
+    for sensor in sensors:
+        if sensor not in store.sensors:
+            raise MissingDataError(
+                f"the store holds no {sensor} images", got=sorted(store.sensors), expected=sensors, where=config.data
+            )
+        names = store.sensors[sensor] if wanted[sensor] == "all" else resolve_bands(sensor, wanted[sensor])
+        found[sensor] = published_normalization(sensor, names, config.normalization)
+    return found
+
+
+def split_places(store: Store, share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Indices of training and validation places: the store's own splits, or a share of the training places held out."""
+    train, validation = store.select("train"), store.select("validation")
+    if not len(train):
+        raise MissingDataError("the store has no training places", where=store.path, do="prepare it with a train split")
+    if len(validation) or share == 0:
+        return train, validation
+    shuffled = np.random.default_rng([seed, 1]).permutation(train)
+    count = max(1, round(share * len(train)))
+    return np.sort(shuffled[count:]), np.sort(shuffled[:count])
+
+
+class Setup:
+    """The parts of one pretraining on one rank of `world`. Raises ConfigError, StoreError, MissingDataError."""
+
+    def __init__(self, config: PretrainConfig, *, rank: int = 0, world: int = 1) -> None:
+        self.config, self.rank, self.world = config, rank, world
+        self.store = Store.open(config.data)
+        self.sensors = _sensors(config)
+        self.normalizations = _normalizations(config, self.store, self.sensors)
+        self.train_places, self.validation_places = split_places(self.store, config.validation_share, config.seed)
+        bands = {sensor: normalization.bands for sensor, normalization in self.normalizations.items()}
+        self.spec = network_spec(config, bands, self.store.legend.num_classes)
+        self.plan = self._plan()
+
+    def _plan(self) -> Plan:
+        config = self.config
+        needed = config.batch_size * self.world
+        epoch = len(self.train_places) // needed
+        if epoch == 0:
+            raise ConfigError(
+                "there are fewer training places than one step needs",
+                got=f"{len(self.train_places)} places",
+                expected=f"at least {needed} (batch size x devices)",
+                do="lower batch_size",
+            )
+        total = config.steps or config.epochs * epoch
+        validate_every = config.validate_every * epoch if len(self.validation_places) else 0
+        return Plan(
+            total_steps=total,
+            steps_per_epoch=epoch,
+            validate_every=validate_every,
+            save_every=config.checkpoint_every or validate_every or epoch,
+            log_every=config.log_every,
+            draw_every=config.pictures_every * epoch if len(self.validation_places) else 0,
+        )
+
+    def _dataset(self, *, training: bool) -> PatchDataset:
+        config = self.config
+        return PatchDataset(
+            self.store,
+            self.normalizations,
+            crop=config.crop if training else None,
+            flip=config.flip if training else 0.0,
+            rotate=config.rotate if training else 0.0,
+            prior=config.prior if training else None,
+            sigma=config.sigma,
+            label_source=config.label_source,
+            seed=config.seed,
+            training=training,
+        )
+
+    def training_batches(self, start: int) -> BatchLoader:
+        config = self.config
+        order = BatchOrder(
+            self.train_places,
+            config.batch_size,
+            seed=config.seed,
+            start_step=start,
+            total_steps=self.plan.total_steps,
+            rank=self.rank,
+            world=self.world,
+        )
+        return make_loader(
+            self._dataset(training=True), order, workers=config.workers, seed=config.seed, timeout=config.worker_timeout
+        )
+
+    def validation_batches(self) -> BatchLoader:
+        order = EvaluationOrder(
+            self.store,
+            self.validation_places,
+            batch_size=_VALIDATION_BATCH,
+            rank=self.rank,
+            world=self.world,
+        )
+        return make_loader(
+            self._dataset(training=False), order, workers=0, seed=self.config.seed, timeout=self.config.worker_timeout
+        )
