@@ -22,7 +22,7 @@ from cromss import __version__
 from cromss.config import BenchmarkConfig, PretrainConfig
 from cromss.errors import ConfigError
 from cromss.files import read_json, write_json
-from cromss.training.jobs import Job, Place, place_jobs, run_jobs
+from cromss.training.jobs import THIS_PACKAGE, Job, Place, place_jobs, run_jobs
 from cromss.training.recipe import Recipe, pretraining_table, read_recipe
 from cromss.training.statistics import Difference, RunKey, Summary, paired_difference, summarize
 from cromss.training.tables import write_csv, write_markdown
@@ -49,9 +49,10 @@ class Result:
     content: Mapping[str, Any]
 
 
-def benchmark(config: BenchmarkConfig) -> Result:
+def benchmark(config: BenchmarkConfig, *, command: Sequence[str] = THIS_PACKAGE) -> Result:
     """Run what a recipe still lacks, and write table.json, table.csv and table.md into `config.out`.
 
+    `command` starts one job; it is given the job's own command and `--config FILE`.
     Raises ConfigError for a recipe that cannot work, before anything runs, and TrainingError naming the log of a job
     that failed; what had finished stays, and the same command goes on from there.
     """
@@ -61,7 +62,7 @@ def benchmark(config: BenchmarkConfig) -> Result:
     places = place_jobs(jobs, out / "jobs")
     say(f"{recipe.title}: {len(jobs)} jobs, {config.jobs} at a time, in {out / 'jobs'}")
     began = time.time()
-    run_jobs(jobs, places, at_a_time=config.jobs, threads=config.threads, say=say)
+    run_jobs(jobs, places, at_a_time=config.jobs, threads=config.threads, say=say, command=command)
     content = {
         **tabulate(recipe, list(collect(recipe, places))),
         "version": __version__,

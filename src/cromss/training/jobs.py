@@ -28,7 +28,10 @@ from cromss import __version__
 from cromss.errors import ConfigError, TrainingError
 from cromss.files import commit, read_json, write_json
 
-__all__ = ["Job", "Place", "place_jobs", "run_jobs"]
+__all__ = ["THIS_PACKAGE", "Job", "Place", "place_jobs", "run_jobs"]
+
+THIS_PACKAGE = (sys.executable, "-m", "cromss")
+"""How a job is started: this Python, this package."""
 
 _POLL_SECONDS = 0.1
 _STOP_SECONDS = 60.0  # a job that was asked to stop may save its checkpoint first
@@ -112,7 +115,7 @@ def run_jobs(
     at_a_time: int,
     threads: int,
     say: Callable[[str], None],
-    command: Sequence[str] = (sys.executable, "-m", "cromss"),
+    command: Sequence[str] = THIS_PACKAGE,
 ) -> None:
     """Run all jobs that have not finished yet, `at_a_time` of them together with `threads` CPU threads each.
 
