@@ -45,6 +45,7 @@ __all__ = [
     "load_weights",
     "read_json_table",
     "read_tensors",
+    "require_finite",
     "save_network",
     "steps_of",
     "verify_checkpoint",
@@ -69,13 +70,13 @@ def save_network(
 ) -> None:
     """Write a checkpoint folder, durably and whole; `format`, `network` and `versions` of the card are filled in here.
 
-    A damaged folder of that name is replaced; a sound one only if `replace`. `more` may write the two training files into the
-    folder that it is given. Raises CheckpointError if the folder exists, a weight is not finite, the card is not
-    JSON, or writing fails; nothing half written is left then, and sound checkpoints stay.
+    A damaged folder of that name is replaced; a sound one only if `replace`. `more` may write the two training files
+    into the folder that it is given. Raises CheckpointError if the folder exists, a weight is not finite, the card is
+    not JSON, or writing fails; nothing half written is left then, and sound checkpoints stay.
     """
     folder = Path(folder)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    _require_finite(weights, folder)
+    require_finite(weights, folder)
     content = {"format": FORMAT, "network": network.spec.to_dict(), **card, "versions": _versions()}
     if (content["format"], content["network"]) != (FORMAT, network.spec.to_dict()):
         raise CheckpointError("the card speaks of another network or format", got=content["network"], where=folder)
@@ -198,7 +199,7 @@ def read_tensors(path: str | Path, expected: Mapping[str, Tensor] | None = None)
                 shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
                 _require_same(shapes, {name: tuple(tensor.shape) for name, tensor in expected.items()}, path)
             # cloned: the library's tensors are a window on the file, which may change
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+            tensors = {name: file.get_tensor(name).clone() for name in expected or file.keys()}
     except (OSError, safetensors.SafetensorError, ValueError, KeyError) as error:
         raise CheckpointError("a safetensors file cannot be read", got=error, where=path) from None
     if expected is not None:
@@ -223,7 +224,7 @@ def _require_same(got: Mapping[str, Any], expected: Mapping[str, Any], where: Pa
     )
 
 
-def _require_finite(tensors: Mapping[str, Tensor], where: Path) -> None:
+def require_finite(tensors: Mapping[str, Tensor], where: Path) -> None:
     """Raise CheckpointError naming the tensors that hold NaN or infinity."""
     bad = [name for name, values in tensors.items() if values.is_floating_point() and not values.isfinite().all()]
     if bad:
@@ -268,7 +269,7 @@ def load_network(checkpoint: str | Path) -> tuple[SegmentationNetwork, dict[str,
             network = build_network(spec)
     except ModelError as error:
         raise CheckpointError("the card's network cannot be built", got=error, where=folder / CARD) from error
-    _require_finite(weights, folder)
+    require_finite(weights, folder)
     network.load_state_dict(weights)
     return network.eval(), card
 
@@ -278,7 +279,7 @@ def load_weights(checkpoint: str | Path, network: SegmentationNetwork) -> None:
     folder = find_checkpoint(checkpoint)
     verify_checkpoint(folder)
     weights = read_tensors(folder / WEIGHTS, network.state_dict())
-    _require_finite(weights, folder)
+    require_finite(weights, folder)
     network.load_state_dict(weights)
 
 
