@@ -18,11 +18,13 @@ from cromss.errors import ArgumentError
 
 __all__ = [
     "LabelIndex",
+    "Prediction",
     "check_choice",
     "check_fraction",
     "check_logits",
     "check_pixels",
     "index_labels",
+    "predict",
     "values_are_visible",
     "widen",
 ]
@@ -33,6 +35,24 @@ class LabelIndex(NamedTuple):
 
     class_BHW: Tensor
     valid_BHW: Tensor
+
+
+class Prediction(NamedTuple):
+    """What the losses and confidences of one branch share, computed once; `detach` cuts all three from the graph."""
+
+    logits_BCHW: Tensor
+    log_probs_BCHW: Tensor
+    probs_BCHW: Tensor
+
+    def detach(self) -> Prediction:
+        return Prediction(*(tensor.detach() for tensor in self))
+
+
+def predict(logits: Tensor) -> Prediction:
+    """Softmax and its logarithm in float32 or better, over contiguous memory."""
+    logits = widen(logits).contiguous()
+    log_probs = logits.log_softmax(dim=1)
+    return Prediction(logits, log_probs, log_probs.exp())
 
 
 def values_are_visible(tensor: Tensor) -> bool:

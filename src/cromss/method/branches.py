@@ -22,9 +22,18 @@ import torch
 from torch import Tensor
 
 from cromss.errors import ArgumentError
-from cromss.method._checks import LabelIndex, check_choice, check_logits, check_pixels, index_labels, widen
+from cromss.method._checks import (
+    LabelIndex,
+    Prediction,
+    check_choice,
+    check_logits,
+    check_pixels,
+    index_labels,
+    predict,
+    widen,
+)
 from cromss.method.confidence import CONFIDENCES, confidence_in_labels, confidence_in_predictions, entangle
-from cromss.method.losses import CONSISTENCIES, DICES, LOSSES, mean_consistency, segmentation_parts
+from cromss.method.losses import CONSISTENCIES, DICES, LOSSES, mean_consistency, occurring, segmentation_parts
 from cromss.method.selection import prediction_weights, ramp, selection_ratio, weigh_labels
 
 __all__ = ["LossOptions", "cromss_loss", "multi_branch_loss"]
@@ -95,28 +104,25 @@ def multi_branch_loss(
     ramp_value = ramp(epoch, ramp_length, ramp_shape)
     _check_losses(losses)
     index = _check_branches(logits, labels, target, ignore_index)
-    classes = target.shape[1]
     with torch.autocast(target.device.type, enabled=False):
         target = widen(target)
-        wide = {name: widen(tensor) for name, tensor in logits.items()}
-        log_probs = {name: tensor.log_softmax(dim=1) for name, tensor in wide.items()}
+        predictions = {name: predict(tensor) for name, tensor in logits.items()}
         with torch.no_grad():
             label_weight, prediction_weight = _select(
-                log_probs,
+                {name: prediction.detach() for name, prediction in predictions.items()},
                 index,
                 confidence,
                 ratio if select_labels else 1.0,
                 ramp_value if select_predictions else 0.0,
-                classes,
                 class_balanced,
             )
-        present_C = (target * index.valid_BHW.unsqueeze(1)).sum(dim=(0, 2, 3)) > 0
+        occurs_C = occurring(target * index.valid_BHW.unsqueeze(1))
         parts = {
-            name: segmentation_parts(wide[name], log_probs[name], target, label_weight[name], present_C, losses, dice)
-            for name in logits
+            name: segmentation_parts(prediction, target, label_weight[name], occurs_C, losses, dice)
+            for name, prediction in predictions.items()
         }
         segmentation = {name: torch.stack(list(part.values())).sum() for name, part in parts.items()}
-        agreement = _consistency(log_probs, prediction_weight, consistency)
+        agreement = _consistency(predictions, prediction_weight, consistency)
         loss = torch.stack(list(segmentation.values())).sum() + consistency_weight * agreement
     result = {"loss": loss, "consistency": agreement.detach()}
     result |= {"selection_ratio": torch.tensor(ratio), "ramp": torch.tensor(ramp_value)}
@@ -129,31 +135,27 @@ def multi_branch_loss(
 
 
 def _select(
-    log_probs: dict[str, Tensor],
+    predictions: dict[str, Prediction],
     labels: LabelIndex,
     kind: str,
     ratio: float,
     ramp_value: float,
-    classes: int,
     class_balanced: bool,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """W_l and W_e of each branch; ratio 1 and ramp 0 weigh all valid pixels alike, as does a branch without others."""
-    everything = {name: labels.valid_BHW.to(tensor.dtype) for name, tensor in log_probs.items()}
-    if len(log_probs) == 1:
-        return everything, everything
-    probs = {name: tensor.exp() for name, tensor in log_probs.items()}
-    label_weight, prediction_weight = everything, everything
-    if ratio < 1.0:
-        in_labels = _entangle_all({name: confidence_in_labels(tensor, labels) for name, tensor in probs.items()})
+    valid_BHW = labels.valid_BHW.to(next(iter(predictions.values())).probs_BCHW.dtype)
+    label_weight = prediction_weight = dict.fromkeys(predictions, valid_BHW)
+    if len(predictions) > 1 and ratio < 1.0:
+        in_labels = {name: confidence_in_labels(prediction, labels) for name, prediction in predictions.items()}
         label_weight = {
-            name: weigh_labels(tensor, labels, ratio, classes, class_balanced) for name, tensor in in_labels.items()
+            name: weigh_labels(entangled, labels, ratio, predictions[name].probs_BCHW.shape[1], class_balanced)
+            for name, entangled in _entangle_all(in_labels).items()
         }
-    if ramp_value > 0.0:
-        in_predictions = _entangle_all(
-            {name: confidence_in_predictions(probs[name], log_probs[name], kind) for name in probs}
-        )
+    if len(predictions) > 1 and ramp_value > 0.0:
+        certainty = {name: confidence_in_predictions(prediction, kind) for name, prediction in predictions.items()}
         prediction_weight = {
-            name: prediction_weights(tensor, ramp_value) * labels.valid_BHW for name, tensor in in_predictions.items()
+            name: prediction_weights(entangled, ramp_value) * valid_BHW
+            for name, entangled in _entangle_all(certainty).items()
         }
     return label_weight, prediction_weight
 
@@ -167,13 +169,14 @@ def _entangle_all(confidences: dict[str, Tensor]) -> dict[str, Tensor]:
     return entangled
 
 
-def _consistency(log_probs: dict[str, Tensor], prediction_weight: dict[str, Tensor], kind: str) -> Tensor:
+def _consistency(predictions: dict[str, Prediction], prediction_weight: dict[str, Tensor], kind: str) -> Tensor:
     """Mean over the ordered pairs of branches, times 2: with two branches the paper's sum of both directions."""
-    first = next(iter(log_probs.values()))
-    pairs = [(own, other) for own in log_probs for other in log_probs if own != other]
+    pairs = [(own, other) for own in predictions for other in predictions if own != other]
     if kind == "none" or not pairs:
-        return first.new_zeros(())
-    terms = [mean_consistency(log_probs[own], log_probs[other], prediction_weight[other], kind) for own, other in pairs]
+        return next(iter(predictions.values())).probs_BCHW.new_zeros(())
+    terms = [
+        mean_consistency(predictions[own], predictions[other], prediction_weight[other], kind) for own, other in pairs
+    ]
     return torch.stack(terms).sum() * (2.0 / len(pairs))
 
 

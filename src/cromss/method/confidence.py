@@ -19,7 +19,16 @@ import torch
 from torch import Tensor
 
 from cromss.errors import ArgumentError
-from cromss.method._checks import LabelIndex, check_choice, check_logits, check_pixels, index_labels, widen
+from cromss.method._checks import (
+    LabelIndex,
+    Prediction,
+    check_choice,
+    check_logits,
+    check_pixels,
+    index_labels,
+    predict,
+    widen,
+)
 
 __all__ = ["CONFIDENCES", "entangle", "label_confidence", "prediction_confidence"]
 
@@ -37,7 +46,7 @@ def label_confidence(logits: Tensor, labels: Tensor, ignore_index: int = 255) ->
     batch, classes, height, width = logits.shape
     index = index_labels(labels, classes, ignore_index, (batch, height, width))
     with torch.no_grad():
-        return confidence_in_labels(widen(logits).softmax(dim=1), index)
+        return confidence_in_labels(predict(logits), index)
 
 
 def prediction_confidence(logits: Tensor, kind: str = "entropy") -> Tensor:
@@ -50,8 +59,7 @@ def prediction_confidence(logits: Tensor, kind: str = "entropy") -> Tensor:
     check_logits(logits)
     check_choice(kind, CONFIDENCES, "confidence kind")
     with torch.no_grad():
-        logits = widen(logits)
-        return confidence_in_predictions(logits.softmax(dim=1), logits.log_softmax(dim=1), kind)
+        return confidence_in_predictions(predict(logits), kind)
 
 
 def entangle(confidence: Tensor, other: Tensor) -> Tensor:
@@ -69,14 +77,15 @@ def entangle(confidence: Tensor, other: Tensor) -> Tensor:
     return torch.addcmul(confidence, confidence, other).mul(0.5)
 
 
-def confidence_in_labels(probs_BCHW: Tensor, labels: LabelIndex) -> Tensor:
-    """f_l from probabilities that are at hand already."""
-    confidence_BHW = probs_BCHW.gather(1, labels.class_BHW.unsqueeze(1)).squeeze(1)
+def confidence_in_labels(prediction: Prediction, labels: LabelIndex) -> Tensor:
+    """f_l of a prediction that is at hand already."""
+    confidence_BHW = prediction.probs_BCHW.gather(1, labels.class_BHW.unsqueeze(1)).squeeze(1)
     return confidence_BHW * labels.valid_BHW
 
 
-def confidence_in_predictions(probs_BCHW: Tensor, log_probs_BCHW: Tensor, kind: str) -> Tensor:
-    """f_e from probabilities and their logarithms that are at hand already."""
+def confidence_in_predictions(prediction: Prediction, kind: str) -> Tensor:
+    """f_e of a prediction that is at hand already."""
+    _, log_probs_BCHW, probs_BCHW = prediction
     if kind == "gini":
         return probs_BCHW.square().sum(dim=1).clamp(0.0, 1.0)
     # log_softmax is finite where a probability underflows to 0, so 0 log 0 is 0 here and never NaN

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cromss.errors import ArgumentError
-from cromss.method._checks import check_choice, check_logits, check_pixels, widen
+from cromss.method._checks import Prediction, check_choice, check_logits, check_pixels, predict, widen
 
 __all__ = ["CONSISTENCIES", "DICES", "LOSSES", "consistency_loss", "focal_loss", "soft_cross_entropy", "soft_dice_loss"]
 
@@ -40,7 +40,8 @@ def soft_cross_entropy(logits: Tensor, target: Tensor, weight: Tensor | None = N
     """
     weight_BHW = _checked_weight(logits, target, weight)
     with _full_precision(logits):
-        return mean_cross_entropy(widen(logits).log_softmax(dim=1), widen(target), weight_BHW)
+        weighted_BCHW = widen(target) * weight_BHW.unsqueeze(1)
+        return mean_cross_entropy(predict(logits), weighted_BCHW, weight_BHW)
 
 
 def soft_dice_loss(logits: Tensor, target: Tensor, weight: Tensor | None = None, kind: str = "paper") -> Tensor:
@@ -54,8 +55,8 @@ def soft_dice_loss(logits: Tensor, target: Tensor, weight: Tensor | None = None,
     check_choice(kind, DICES, "dice")
     weight_BHW = _checked_weight(logits, target, weight)
     with _full_precision(logits):
-        present_C = target.detach().sum(dim=(0, 2, 3)) > 0
-        return mean_dice(widen(logits).softmax(dim=1), widen(target), weight_BHW, present_C, kind)
+        weighted_BCHW = widen(target) * weight_BHW.unsqueeze(1)
+        return mean_dice(predict(logits), weighted_BCHW, weight_BHW, occurring(target), kind)
 
 
 def focal_loss(logits: Tensor, target: Tensor, weight: Tensor | None = None, gamma: float = 2.0) -> Tensor:
@@ -70,7 +71,7 @@ def focal_loss(logits: Tensor, target: Tensor, weight: Tensor | None = None, gam
         raise ArgumentError("gamma is out of range.", got=gamma, expected=">= 0")
     weight_BHW = _checked_weight(logits, target, weight)
     with _full_precision(logits):
-        return mean_focal(widen(logits), widen(target), weight_BHW, gamma)
+        return mean_focal(predict(logits), widen(target), weight_BHW, gamma)
 
 
 def consistency_loss(logits: Tensor, other_logits: Tensor, weight: Tensor | None, kind: str = "ce") -> Tensor:
@@ -93,70 +94,74 @@ def consistency_loss(logits: Tensor, other_logits: Tensor, weight: Tensor | None
     if weight is not None:
         check_pixels(weight, (batch, height, width), "weight")
     with _full_precision(logits):
-        logits, other_logits = widen(logits), widen(other_logits.detach())
-        weight_BHW = logits.new_ones(batch, height, width) if weight is None else widen(weight.detach())
-        return mean_consistency(logits.log_softmax(dim=1), other_logits.log_softmax(dim=1), weight_BHW, kind)
+        own, other = predict(logits), predict(other_logits.detach())
+        weight_BHW = own.logits_BCHW.new_ones(batch, height, width) if weight is None else widen(weight.detach())
+        return mean_consistency(own, other, weight_BHW, kind)
 
 
-def mean_cross_entropy(log_probs_BCHW: Tensor, target_BCHW: Tensor, weight_BHW: Tensor) -> Tensor:
-    """sum W CE / sum W from log-probabilities that are at hand already."""
-    cross_entropy_BHW = (log_probs_BCHW * target_BCHW).sum(dim=1).neg()
-    return _divide((cross_entropy_BHW * weight_BHW).sum(), weight_BHW.sum())
+def occurring(target_BCHW: Tensor) -> Tensor:
+    """Which classes have any mass in the target, (C,)."""
+    return target_BCHW.detach().sum(dim=(0, 2, 3)) > 0
 
 
-def mean_dice(probs_BCHW: Tensor, target_BCHW: Tensor, weight_BHW: Tensor, present_C: Tensor, kind: str) -> Tensor:
-    """Dice, mean over the classes that are present, from probabilities that are at hand already."""
-    weight_B1HW = weight_BHW.unsqueeze(1)
+def mean_cross_entropy(prediction: Prediction, weighted_target_BCHW: Tensor, weight_BHW: Tensor) -> Tensor:
+    """sum W CE / sum W; the target comes multiplied by W."""
+    return _divide((prediction.log_probs_BCHW * weighted_target_BCHW).sum().neg(), weight_BHW.sum())
+
+
+def mean_dice(
+    prediction: Prediction, weighted_target_BCHW: Tensor, weight_BHW: Tensor, occurs_C: Tensor, kind: str
+) -> Tensor:
+    """Dice, mean over the classes that occur; the target comes multiplied by W."""
+    weighted_probs_BCHW = prediction.probs_BCHW * weight_BHW.unsqueeze(1)
     pixels = (0, 2, 3)
-    mass_C = ((probs_BCHW + target_BCHW) * weight_B1HW).sum(dim=pixels)
+    mass_C = weighted_probs_BCHW.sum(dim=pixels) + weighted_target_BCHW.sum(dim=pixels)
     if kind == "paper":
-        distance_C = mass_C - 2.0 * (probs_BCHW * target_BCHW * weight_B1HW).sum(dim=pixels)
+        distance_C = mass_C - 2.0 * (prediction.probs_BCHW * weighted_target_BCHW).sum(dim=pixels)
     else:
-        distance_C = ((probs_BCHW - target_BCHW).abs() * weight_B1HW).sum(dim=pixels)
-    counts_C = present_C & (mass_C > 0)
+        distance_C = (weighted_probs_BCHW - weighted_target_BCHW).abs().sum(dim=pixels)
+    counts_C = occurs_C & (mass_C > 0)
     loss_C = torch.where(counts_C, distance_C / torch.where(counts_C, mass_C, 1.0), 0.0)
     return _divide(loss_C.sum(), counts_C.sum())
 
 
-def mean_focal(logits_BCHW: Tensor, target_BCHW: Tensor, weight_BHW: Tensor, gamma: float) -> Tensor:
+def mean_focal(prediction: Prediction, target_BCHW: Tensor, weight_BHW: Tensor, gamma: float) -> Tensor:
     """sum W focal / sum W."""
-    binary_BCHW = F.binary_cross_entropy_with_logits(logits_BCHW, target_BCHW, reduction="none")
+    binary_BCHW = F.binary_cross_entropy_with_logits(prediction.logits_BCHW, target_BCHW, reduction="none")
     focal_BHW = ((1.0 - torch.exp(-binary_BCHW)).pow(gamma) * binary_BCHW).sum(dim=1)
     return _divide((focal_BHW * weight_BHW).sum(), weight_BHW.sum())
 
 
-def mean_consistency(log_probs_BCHW: Tensor, other_log_probs_BCHW: Tensor, weight_BHW: Tensor, kind: str) -> Tensor:
-    """sum W distance / sum W from log-probabilities that are at hand already."""
-    other_log_probs_BCHW = other_log_probs_BCHW.detach()
-    other_probs_BCHW = other_log_probs_BCHW.exp()
+def mean_consistency(own: Prediction, other: Prediction, weight_BHW: Tensor, kind: str) -> Tensor:
+    """sum W distance / sum W; the other prediction gives no gradient."""
+    other = other.detach()
     if kind == "none":
-        return log_probs_BCHW.sum() * 0.0
+        return own.logits_BCHW.sum() * 0.0
     if kind == "mse":
-        distance_BHW = (log_probs_BCHW.exp() - other_probs_BCHW).square().sum(dim=1)
-    elif kind == "kl":
-        distance_BHW = (other_probs_BCHW * (other_log_probs_BCHW - log_probs_BCHW)).sum(dim=1)
-    else:
-        distance_BHW = (other_probs_BCHW * log_probs_BCHW).sum(dim=1).neg()
-    return _divide((distance_BHW * weight_BHW).sum(), weight_BHW.sum())
+        distance_BHW = (own.probs_BCHW - other.probs_BCHW).square().sum(dim=1)
+        return _divide((distance_BHW * weight_BHW).sum(), weight_BHW.sum())
+    weighted_probs_BCHW = other.probs_BCHW * weight_BHW.unsqueeze(1)
+    log_ratio_BCHW = own.log_probs_BCHW - other.log_probs_BCHW if kind == "kl" else own.log_probs_BCHW
+    return _divide((weighted_probs_BCHW * log_ratio_BCHW).sum().neg(), weight_BHW.sum())
 
 
 def segmentation_parts(
-    logits_BCHW: Tensor,
-    log_probs_BCHW: Tensor,
+    prediction: Prediction,
     target_BCHW: Tensor,
     weight_BHW: Tensor,
-    present_C: Tensor,
+    occurs_C: Tensor,
     losses: Sequence[str],
     dice: str,
 ) -> dict[str, Tensor]:
     """The chosen segmentation losses of one branch, by name."""
+    weighted_BCHW = target_BCHW * weight_BHW.unsqueeze(1)
     parts = {}
     if "ce" in losses:
-        parts["ce"] = mean_cross_entropy(log_probs_BCHW, target_BCHW, weight_BHW)
+        parts["ce"] = mean_cross_entropy(prediction, weighted_BCHW, weight_BHW)
     if "dice" in losses:
-        parts["dice"] = mean_dice(log_probs_BCHW.exp(), target_BCHW, weight_BHW, present_C, dice)
+        parts["dice"] = mean_dice(prediction, weighted_BCHW, weight_BHW, occurs_C, dice)
     if "focal" in losses:
-        parts["focal"] = mean_focal(logits_BCHW, target_BCHW, weight_BHW, gamma=2.0)
+        parts["focal"] = mean_focal(prediction, target_BCHW, weight_BHW, gamma=2.0)
     return parts
 
 
