@@ -110,6 +110,8 @@ def read_header(path: Path) -> ShardHeader:
 
 def _extent(entry: Mapping[str, Any], crc32: int, data_offset: int) -> Extent:
     begin, end = (int(number) for number in entry["data_offsets"])
+    if not 0 <= begin <= end:
+        raise ValueError(f"bytes {begin} to {end}")
     return Extent(
         dtype=str(entry["dtype"]),
         shape=tuple(int(number) for number in entry["shape"]),

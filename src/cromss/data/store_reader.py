@@ -151,6 +151,11 @@ class Store:
         rows = self._extents[self._first[place] : self._first[place + 1], :, 1]
         return int(rows.sum(axis=1).max())
 
+    def ids_in_shard(self, shard: int) -> list[str]:
+        """The ids of the places that a shard holds."""
+        places = np.flatnonzero(self._frame[self._first[:-1], 0] == shard)
+        return [self.id(place) for place in places.tolist()]
+
     def select(self, split: str) -> NDArray[np.int64]:
         """The places of a split, "train", "validation", "test" or "" (undecided); none if the store has none of it."""
         if split not in ("", *SPLITS):

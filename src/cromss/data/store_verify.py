@@ -30,9 +30,9 @@ def verify_store(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     with Store.open(path) as store:
         damage, arrays = [], 0
-        for shard in store.meta["shards"]:
+        for number, shard in enumerate(store.meta["shards"]):
             found, count = _verify_shard(path / shard["file"], shard["sha256"])
-            damage += found
+            damage += [text or f"{shard['file']}: {_span(store.ids_in_shard(number))}" for text in found]
             arrays += count
         if damage:
             more = f"; and {len(damage) - _SHOWN} more" if len(damage) > _SHOWN else ""
@@ -50,17 +50,17 @@ def verify_store(path: str | Path) -> dict[str, Any]:
 
 
 def _verify_shard(path: Path, expected: str) -> tuple[list[str], int]:
-    """What is wrong with one shard, and how many arrays it holds."""
+    """The arrays of a shard that differ, and how many it holds; "" stands for damage outside all arrays."""
     try:
         header = read_header(path)
         wrong, got = _check_arrays(path, header)
-    except DataError as error:
-        return [f"{path.name}: {error.what}"], 0
-    except OSError as error:
-        return [f"{path.name}: {error}"], 0
-    if got != expected and not wrong:
-        wrong = [f"{path.name}, in its header (places {', '.join(place['id'] for place in header.places)})"]
-    return wrong, len(header.extents)
+    except (DataError, OSError):
+        return [""], 0
+    return wrong or ([] if got == expected else [""]), len(header.extents)
+
+
+def _span(ids: list[str]) -> str:
+    return f"its header, which all its places need: {', '.join(ids)}"
 
 
 def _check_arrays(path: Path, header: ShardHeader) -> tuple[list[str], str]:
