@@ -1,0 +1,160 @@
+"""The demonstration: the whole way through the house on synthetic scenes, with a report that shows each step.
+
+In: nothing. Out, in one folder: jobs/ (every run), table.md and table.csv, scene/ (a larger scene as GeoTIFFs),
+map/class.tif and map/confidence.tif, report.html. What is finished is not done again.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cromss.config import BenchmarkConfig, DemoConfig, PredictConfig
+from cromss.data.store import Store
+from cromss.data.synthetic import SyntheticWorld, synthesize_scene, write_scene
+from cromss.geo.bands import SENSORS
+from cromss.geo.images import read_image
+from cromss.geo.legend import Legend, get_legend
+from cromss.geo.raster import read_raster
+from cromss.maps.benchmark_report import benchmark_report
+from cromss.maps.pictures import encode_png, label_picture, s1_composite, true_colour, weight_picture
+from cromss.maps.predict import predict
+from cromss.maps.report import (
+    Block,
+    Cell,
+    Estimate,
+    Gallery,
+    Report,
+    Section,
+    Table,
+    Text,
+    gradient,
+    swatches,
+    write_report,
+)
+from cromss.maps.run_report import confusion_section, curves_section, quality_section, tiles_section
+from cromss.training.benchmark import benchmark
+from cromss.training.checkpoint import load_card
+from cromss.training.metrics import Scores, confusion
+
+__all__ = ["run_demo"]
+
+SCENE_SIZE = 640  # px of 10 m: larger than a window, so that the map is blended
+SCENE_SEED = 1000  # a place that no run has seen
+LEADING = "cromss"  # the arm whose map and tiles are shown
+
+
+def run_demo(config: DemoConfig) -> Path:
+    """Run everything that is not there yet and write the report; return its path."""
+    out, began = Path(config.out), time.monotonic()
+    with resources.as_file(resources.files("cromss") / "recipes" / "demo.yaml") as recipe:
+        result = benchmark(BenchmarkConfig(recipe=str(recipe), out=str(out), jobs=config.jobs, threads=config.threads))
+    runs = {
+        name.split(".")[1]: out / job["folder"] / "run"
+        for name, job in result.content["jobs"].items()
+        if name.startswith("pretrain.")
+    }
+    scene = out / "scene"
+    if not (scene / "truth.tif").exists():
+        world = SyntheticWorld(name="pretrain", size=SCENE_SIZE, seasons=1, seed=SCENE_SEED)
+        write_scene(synthesize_scene(world, SCENE_SIZE, seed=SCENE_SEED), scene, world.legend)
+    predict(
+        PredictConfig(
+            checkpoint=str(runs[LEADING]),
+            out=str(out / "map"),
+            s1=str(scene / "s1.tif"),
+            s2=str(scene / "s2.tif"),
+            overwrite=True,
+        )
+    )
+    path = out / "report.html"
+    write_report(path, _report(out, runs, result.content))
+    sys.stdout.write((out / "table.md").read_text(encoding="utf-8"))
+    minutes = (time.monotonic() - began) / 60
+    sys.stderr.write(f"done in {minutes:.1f} minutes\nmaps    {out / 'map'}\nreport  {path}\n")
+    return path
+
+
+def _report(out: Path, runs: Mapping[str, Path], content: Mapping[str, Any]) -> Report:
+    legend = get_legend("dynamic_world")
+    tables = benchmark_report(content)
+    leading = runs[LEADING]
+    store = Store.open(load_card(leading)["data"]["path"])
+    quality = quality_section({name: run for name, run in runs.items() if name != "clean"}, legend)
+    sections = [
+        Section(
+            heading="What you see",
+            blocks=[
+                Text(
+                    text="Two networks, one on Sentinel-1 radar and one on Sentinel-2 optical images, learn land cover "
+                    "from labels of which about three in ten are wrong. The scenes are made by a program, so the truth is "
+                    "known and every claim below is measured against it. The map comes first, then the figures behind it."
+                )
+            ],
+        ),
+        _map_section(out, legend),
+        tiles_section("CromSS", leading, store),
+        *([quality] if quality is not None else []),
+        *tables.sections,
+        curves_section(runs),
+        confusion_section("CromSS", leading, legend),
+    ]
+    return Report(
+        title="CromSS: land cover from wrong labels",
+        subtitle=tables.subtitle,
+        sections=sections,
+        facts=tables.facts,
+        footer=tables.footer,
+    )
+
+
+def _map_section(out: Path, legend: Legend) -> Section:
+    scene, maps = out / "scene", out / "map"
+    s2 = read_image(scene / "s2.tif", "s2", SENSORS["s2"].bands)
+    s1 = read_image(scene / "s1.tif", "s1", SENSORS["s1"].bands)
+    truth, labels = (read_raster(scene / f"{name}.tif").values_BHW[0] for name in ("truth", "labels"))
+    found, confidence = (read_raster(maps / f"{name}.tif").values_BHW[0] for name in ("class", "confidence"))
+    pictures = [
+        true_colour(s2.values_BHW, SENSORS["s2"].bands),
+        s1_composite(s1.values_BHW, SENSORS["s1"].bands),
+        label_picture(labels, legend),
+        label_picture(found, legend),
+        label_picture(truth, legend),
+        weight_picture(confidence.astype(np.float32) / 100),
+    ]
+    titles = ["Sentinel-2", "Sentinel-1", "noisy label", "CromSS map", "truth", "confidence"]
+    rows = [
+        ("", [encode_png(picture) for picture in pictures[:3]]),
+        ("", [encode_png(picture) for picture in pictures[3:]]),
+    ]
+    blocks: list[Block] = [
+        Gallery(
+            titles=[f"{above} / {below}" for above, below in zip(titles[:3], titles[3:], strict=True)],
+            rows=rows,
+            caption=f"A scene of {SCENE_SIZE} x {SCENE_SIZE} px that no network has seen, mapped in blended windows. "
+            "Above: images and noisy label; below: map, truth, confidence of the map.",
+            keys=[*swatches(legend), gradient("confidence 0 to 100%")],
+        ),
+        _map_table(labels, found, truth, legend),
+    ]
+    return Section(heading="A map", blocks=blocks)
+
+
+def _map_table(labels: Any, found: Any, truth: Any, legend: Legend) -> Table:
+    rows: list[list[Cell]] = []
+    for name, values in (("noisy label", labels), ("CromSS map", found)):
+        # an ignored label is no answer; only pixels with a class on both sides are compared
+        both = (values != 255) & (truth != 255)
+        matrix = confusion(torch.from_numpy(values[both]), torch.from_numpy(truth[both]), legend.num_classes)
+        scores = Scores.from_confusion(matrix, legend.names)
+        rows.append(
+            [name, *(Estimate(mean=None if v is None else 100 * v) for v in (scores.oa, scores.miou, scores.mf1))]
+        )
+    return Table(columns=["against the truth", "OA, %", "mIoU, %", "mF1, %"], rows=rows)
