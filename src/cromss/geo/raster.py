@@ -86,7 +86,8 @@ def _crs_text(crs: CRS | None) -> str:
 def _describe(first: Affine, second: Affine, offsets: NDArray[np.float64]) -> str:
     """Name the kind of difference; `offsets` (4, 2) are the displacements of the corners in pixels, x then y."""
     if np.ptp(offsets, axis=0).max() < 1e-6 * max(1.0, float(np.abs(offsets).max())):
-        return f"shifted by {offsets[0, 0]:g} px in x and {offsets[0, 1]:g} px in y"
+        x, y = np.round(offsets[0], 6) + 0.0  # no "-0"
+        return f"shifted by {x:g} px in x and {y:g} px in y"
     if first.a * second.a < 0 or first.e * second.e < 0:
         return f"flipped: pixel size {first.a:g}, {first.e:g} and {second.a:g}, {second.e:g}"
     if (first.b, first.d) != (second.b, second.d):

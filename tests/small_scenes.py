@@ -1,0 +1,63 @@
+"""Small scenes written as GeoTIFFs, for tests of everything that reads somebody's files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from affine import Affine
+from rasterio.crs import CRS
+
+from cromss.config import PrepareConfig
+from cromss.geo.bands import SENSORS
+from cromss.geo.raster import Grid, write_raster
+
+S2_BANDS = SENSORS["s2"].bands
+
+
+def grid(side: int = 16, **changes: Any) -> Grid:
+    """A square grid of 10 m pixels in UTM 33N."""
+    fields = {
+        "height": side,
+        "width": side,
+        "transform": Affine(10, 0, 340800, 0, -10, 5314800),
+        "crs": CRS.from_epsg(32633),
+    }
+    return Grid(**{**fields, **changes})
+
+
+def s1_values(rng: np.random.Generator, side: int = 16) -> np.ndarray:
+    """Plausible backscatter, dB."""
+    return rng.normal([[[-10]], [[-17]]], 2, (2, side, side)).astype(np.float32)
+
+
+def s2_values(rng: np.random.Generator, side: int = 16) -> np.ndarray:
+    """Plausible L1C digital numbers."""
+    return rng.integers(300, 4000, (13, side, side)).astype(np.uint16)
+
+
+def write_s1(path: Path, values: np.ndarray, where: Grid | None = None, **options: Any) -> None:
+    options = {"nodata": float("nan"), "band_names": ("VV", "VH"), "tags": {"UNITS": "dB"}, **options}
+    write_raster(path, values, where or grid(values.shape[-1]), **options)
+
+
+def write_s2(path: Path, values: np.ndarray, where: Grid | None = None, **options: Any) -> None:
+    options = {"nodata": 0, "band_names": S2_BANDS, "tags": {"LEVEL": "L1C"}, **options}
+    write_raster(path, values, where or grid(values.shape[-1]), **options)
+
+
+def write_labels(path: Path, values: np.ndarray, where: Grid | None = None, **options: Any) -> None:
+    write_raster(path, values, where or grid(values.shape[-1]), **{"nodata": 255, **options})
+
+
+def write_scene(root: Path, name: str, seed: int, side: int = 16) -> None:
+    """One scene as s1/NAME.tif, s2/NAME.tif, labels/NAME.tif; the contents follow from the seed."""
+    rng = np.random.default_rng(seed)
+    write_s1(root / "s1" / f"{name}.tif", s1_values(rng, side))
+    write_s2(root / "s2" / f"{name}.tif", s2_values(rng, side))
+    write_labels(root / "labels" / f"{name}.tif", rng.integers(0, 9, (side, side)).astype(np.uint8))
+
+
+def settings(root: Path, out: Path, **changes: Any) -> PrepareConfig:
+    return PrepareConfig(root=str(root), out=str(out), **changes)

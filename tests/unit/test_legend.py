@@ -1,0 +1,114 @@
+"""Class schemes and the table from file values to class ids."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import yaml
+
+from cromss.errors import ArgumentError, LabelError, MissingDataError
+from cromss.geo.legend import IGNORE, LEGENDS, Legend, get_legend
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [("dynamic_world", 9), ("osm13", 13), ("dfc2020", 8), ("igbp", 17), ("worldcover", 11), ("water", 2)],
+)
+def test_legends_have_their_published_number_of_classes(name, number):
+    legend = get_legend(name)
+    assert legend.num_classes == number == len(legend.names) == len(legend.colors)
+    assert sorted(set(legend.codes.values()) - {IGNORE}) == list(range(number))
+
+
+def test_dfc2020_is_in_the_authors_order():
+    codes = np.array([10, 1, 4, 5, 6, 2, 7, 9, 3, 8, 0, 255], np.uint8)
+    assert LEGENDS["dfc2020"].encode(codes, "x").tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 255, 255, 255, 255]
+
+
+def test_the_colour_table_is_that_of_real_files(sentinel_mini):
+    import rasterio
+
+    with rasterio.open(next((sentinel_mini / "pretrain" / "dynamic_world").glob("*.tif"))) as dataset:
+        theirs = dataset.colormap(1)
+    ours = LEGENDS["dynamic_world"].colormap()
+    assert {index: theirs[index] for index in range(9)} == {index: ours[index] for index in range(9)}
+    assert ours[IGNORE][3] == 0
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16, np.uint16, np.int32, np.int64, np.uint64])
+def test_every_integer_type_encodes_alike(dtype):
+    encoded = LEGENDS["worldcover"].encode(np.array([[10, 100], [90, 0]], dtype), "x")
+    assert encoded.dtype == np.uint8
+    assert encoded.tolist() == [[0, 10], [8, IGNORE]]
+
+
+def test_declared_no_data_is_ignored():
+    legend = LEGENDS["dynamic_world"]
+    assert legend.encode(np.array([-1, 0, 8], np.int16), "x", nodata=-1).tolist() == [IGNORE, 0, 8]
+    assert legend.encode(np.array([3], np.int32), "x", nodata=-(2.0**31)).tolist() == [3]
+    assert legend.encode(np.array([3], np.uint8), "x", nodata=float("nan")).tolist() == [3]
+
+
+def test_a_class_declared_as_no_data_is_refused():
+    with pytest.raises(LabelError, match="'water'") as caught:
+        LEGENDS["dynamic_world"].encode(np.array([0, 1], np.uint8), "map.tif", nodata=0)
+    assert caught.value.where == "map.tif"
+
+
+def test_unknown_values_are_counted():
+    with pytest.raises(LabelError, match=r"9 \(2 pixels\), 200 \(1 pixels\)"):
+        LEGENDS["dynamic_world"].encode(np.array([9, 200, 9, 1], np.uint8), "x")
+
+
+def test_numbers_with_fractions_are_refused():
+    with pytest.raises(LabelError, match="whole numbers"):
+        LEGENDS["dynamic_world"].encode(np.array([1.0]), "x")
+
+
+@pytest.mark.parametrize("name", LEGENDS)
+def test_a_legend_survives_json_and_yaml_files(name, tmp_path):
+    legend = LEGENDS[name]
+    (tmp_path / "legend.json").write_text(json.dumps(legend.to_dict()))
+    (tmp_path / "legend.yaml").write_text(yaml.safe_dump(legend.to_dict()))
+    assert get_legend(tmp_path / "legend.json") == get_legend(tmp_path / "legend.yaml") == legend
+
+
+def test_a_legend_file_without_codes_holds_the_ids_themselves():
+    content = LEGENDS["water"].to_dict()
+    del content["codes"]
+    assert Legend.from_dict(content).codes == {0: 0, 1: 1, 255: 255}
+
+
+def test_an_unknown_legend_names_the_nearest():
+    with pytest.raises(MissingDataError, match="did you mean 'worldcover'"):
+        get_legend("world_cover")
+
+
+def _class(index=0, name="a", color="#000000"):
+    return {"id": index, "name": name, "color": color}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {},
+        {"name": "x", "classes": []},
+        {"name": "x", "classes": [_class(1)]},
+        {"name": "x", "classes": [_class(), _class(1)]},
+        {"name": "x", "classes": [_class(color="red")]},
+        {"name": "x", "classes": [_class()], "codes": {"5": 3}},
+        {"name": "x", "classes": [_class()], "codes": {"five": 0}},
+    ],
+)
+def test_a_damaged_legend_is_refused(content):
+    with pytest.raises(ArgumentError):
+        Legend.from_dict(content)
+
+
+@pytest.mark.parametrize("text", ["- 1\n- 2\n", "a: [1", "\x00"])
+def test_a_file_that_is_no_legend_is_refused(text, tmp_path):
+    (tmp_path / "legend.yaml").write_text(text)
+    with pytest.raises(ArgumentError):
+        get_legend(tmp_path / "legend.yaml")
