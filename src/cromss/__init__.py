@@ -1,3 +1,3 @@
-"""CromSS in Python: good segmentation encoders and land-cover maps from free satellite images and cheap, wrong labels."""
+"""CromSS in Python: segmentation encoders and land-cover maps from free satellite images and cheap, wrong labels."""
 
 __version__ = "0.1.0"

@@ -451,20 +451,22 @@ class ImportConfig:
     """Read a published checkpoint file without running anything in it, and write it as a checkpoint of this package.
 
     Args:
-        file: the `.ckpt`, `.pth` or `.pt` file.
+        file: the `.ckpt`, `.pth` or `.pt` file; its layout (CromSS, MoCo, DINO, DeCUR, Satlas) is recognised.
         out: folder of the new checkpoint.
-        origin: what the file is: `cromss_middle`, `cromss_late`, `cromss_single`, `moco`, `dino`, `decur`, `satlas`.
-        s1_bands: bands of its Sentinel-1 encoder.
-        s2_bands: bands of its Sentinel-2 encoder: `13`, `12`, `9`, `3`.
-        sensor: the sensor of an origin with one encoder.
+        s1_bands: bands of its Sentinel-1 encoder, by name or set; null where it has none.
+        s2_bands: bands of its Sentinel-2 encoder: `13`, `12`, `9`, `3`; null where it has none.
+        encoder: the encoder's name.
+        legend: class scheme of a whole network.
+        normalization: how its input was scaled: `paper`, `standard` (same statistics) or `unknown`.
     """
 
     file: str
     out: str
-    origin: Literal["cromss_middle", "cromss_late", "cromss_single", "moco", "dino", "decur", "satlas"]
-    s1_bands: str = "all"
-    s2_bands: str = "13"
-    sensor: Literal["s1", "s2"] = "s2"
+    s1_bands: str | None = None
+    s2_bands: str | None = None
+    encoder: str = "resnet50"
+    legend: str = "dynamic_world"
+    normalization: Literal["paper", "standard", "unknown"] = "paper"
 
 
 T = TypeVar("T")

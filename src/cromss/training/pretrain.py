@@ -37,7 +37,7 @@ from cromss.training.runlog import RunLog
 from cromss.training.stop import StopSignal
 from cromss.training.validation import Validation, branch_label_weights, validate
 
-__all__ = ["Drawing", "Tile", "pretrain"]
+__all__ = ["Drawing", "Tile", "pretrain", "tiles_of"]
 
 CHECKPOINTS, FINAL, RESULT, PICTURES = "checkpoints", "final", "result.json", "pictures"
 _DRAWN = 4  # validation tiles in a sample picture
@@ -188,7 +188,7 @@ class _Run:
                 plan=self.plan,
                 progress=progress,
                 validate=(lambda: self._validate(network, stop)) if len(self.setup.validation_places) else None,
-                draw=(lambda step: self._draw(network, draw, step)) if draw and self.plan.draw_every else None,
+                draw=(lambda step: self._draw(network, draw, step)) if draw else None,
                 save=save,
                 log=log,
                 stop=stop,
@@ -240,17 +240,10 @@ class _Run:
     def _draw(self, network: nn.Module, draw: Drawing, step: int) -> None:
         if not self.fabric.is_global_zero:
             return
+        batch = next(iter(self.setup.validation_batches()))
+        first = to_device({name: value[:_DRAWN] for name, value in batch.items()}, self.fabric.device)
         network.eval()
-        tiles = []
-        for cpu_batch in self.setup.validation_batches():
-            batch = to_device({name: value[:_DRAWN] for name, value in cpu_batch.items()}, self.fabric.device)
-            logits = forward_any_size(network, {sensor: batch[sensor] for sensor in self.setup.sensors})
-            weights = branch_label_weights(
-                logits, batch["labels"].long(), self.config.final_ratio, self.config.class_balanced
-            )
-            for index in range(len(batch["id"])):
-                tiles.append(_tile(index, batch, logits, weights, self.setup.sensors))
-            break
+        tiles = tiles_of(network, first, self.setup.sensors, self.config.final_ratio, self.config.class_balanced)
         network.train()
         draw(self.out / PICTURES / f"step-{step:08d}.png", tiles)
 
@@ -279,6 +272,15 @@ class _Run:
             write_json(self.out / RESULT, result)
         self.fabric.barrier()
         return result
+
+
+def tiles_of(
+    network: nn.Module, batch: Batch, sensors: Sequence[str], ratio: float = 0.5, class_balanced: bool = True
+) -> list[Tile]:
+    """Each sample of a batch with the predictions and the label weights (at selection ratio `ratio`) of a network."""
+    logits = forward_any_size(network, {sensor: batch[sensor] for sensor in sensors})
+    weights = branch_label_weights(logits, batch["labels"].long(), ratio, class_balanced)
+    return [_tile(index, batch, logits, weights, sensors) for index in range(len(batch["id"]))]
 
 
 def _tile(

@@ -20,7 +20,7 @@ from cromss.geo.bands import Normalization, published_normalization, resolve_ban
 from cromss.models.networks import FUSED, NetworkSpec
 from cromss.training.loop import Plan
 
-__all__ = ["Setup", "network_spec", "split_places"]
+__all__ = ["Setup", "input_bands", "network_spec", "split_places"]
 
 _VALIDATION_BATCH = 16  # whole tiles a batch at most; validation needs no gradients, so memory is no concern
 
@@ -56,6 +56,11 @@ def _normalizations(config: PretrainConfig, store: Store, sensors: Sequence[str]
         names = store.sensors[sensor] if wanted[sensor] == "all" else resolve_bands(sensor, wanted[sensor])
         found[sensor] = published_normalization(sensor, names, config.normalization)
     return found
+
+
+def input_bands(config: PretrainConfig, store: Store) -> dict[str, tuple[str, ...]]:
+    """The bands of each sensor that a pretraining takes from a store, in their order."""
+    return {sensor: value.bands for sensor, value in _normalizations(config, store, _sensors(config)).items()}
 
 
 def split_places(store: Store, share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
