@@ -31,10 +31,14 @@ __all__ = [
 
 
 class LabelIndex(NamedTuple):
-    """Labels made ready for gather and scatter: ignored pixels point at class 0 and are not valid."""
+    """Labels made ready for gather and scatter: ignored pixels point at class 0 and are not valid.
+
+    `complete` says that it is known that no pixel is ignored; it is False where the host may not look.
+    """
 
     class_BHW: Tensor
     valid_BHW: Tensor
+    complete: bool
 
 
 class Prediction(NamedTuple):
@@ -103,17 +107,19 @@ def index_labels(labels: Tensor, num_classes: int, ignore_index: int, shape: Seq
         raise ArgumentError("labels have the wrong shape.", got=tuple(labels.shape), expected=tuple(shape))
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise ArgumentError("labels have the wrong dtype.", got=labels.dtype, expected="uint8 or int64")
+    if not values_are_visible(labels):
+        valid = labels != ignore_index
+        return LabelIndex(labels.long().masked_fill(~valid, 0), valid, False)
+    low, high = (int(value) for value in torch.aminmax(labels))
+    if low >= 0 and high < num_classes and not low <= ignore_index <= high:
+        return LabelIndex(labels.long(), torch.ones_like(labels, dtype=torch.bool), True)
     valid = labels != ignore_index
-    index = labels.long()
-    visible = values_are_visible(labels)
-    if not (visible and valid.all()):
-        index = index.masked_fill(~valid, 0)
-    if visible:
-        low, high = (int(value) for value in torch.aminmax(index))
-        if low < 0 or high >= num_classes:
-            raise ArgumentError(
-                "labels hold a value that is not a class.",
-                got=low if low < 0 else high,
-                expected=f"0 to {num_classes - 1}, or {ignore_index} for ignored pixels",
-            )
-    return LabelIndex(index, valid)
+    index = labels.long().masked_fill(~valid, 0)
+    low, high = (int(value) for value in torch.aminmax(index))
+    if low < 0 or high >= num_classes:
+        raise ArgumentError(
+            "labels hold a value that is not a class.",
+            got=low if low < 0 else high,
+            expected=f"0 to {num_classes - 1}, or {ignore_index} for ignored pixels",
+        )
+    return LabelIndex(index, valid, bool(valid.all()))

@@ -15,7 +15,7 @@ Source: Liu et al., IEEE TGRS 2025, doi 10.1109/TGRS.2025.3552642, section III.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypedDict, Unpack
 
 import torch
@@ -33,7 +33,7 @@ from cromss.method._checks import (
     widen,
 )
 from cromss.method.confidence import CONFIDENCES, confidence_in_labels, confidence_in_predictions, entangle
-from cromss.method.losses import CONSISTENCIES, DICES, LOSSES, mean_consistency, occurring, segmentation_parts
+from cromss.method.losses import CONSISTENCIES, DICES, LOSSES, Ratio, consistency_ratio, occurring, segmentation_ratios
 from cromss.method.selection import prediction_weights, ramp, selection_ratio, weigh_labels
 
 __all__ = ["LossOptions", "cromss_loss", "multi_branch_loss"]
@@ -54,6 +54,7 @@ class LossOptions(TypedDict, total=False):
     select_predictions: bool  # False: all predictions weigh 1
     dice: str  # "paper" or "calibrated", see `soft_dice_loss`
     ignore_index: int  # label of the pixels that take no part
+    mean_over_devices: Callable[[Tensor], Tensor] | None  # see `multi_branch_loss`
 
 
 def cromss_loss(
@@ -86,12 +87,15 @@ def multi_branch_loss(
     select_predictions: bool = True,
     dice: str = "paper",
     ignore_index: int = 255,
+    mean_over_devices: Callable[[Tensor], Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """Loss of any number of branches that choose labels and predictions for one another.
 
     logits (B, C, H, W) of each branch by name, at least one; labels (B, H, W) hard, 0 to C - 1 or `ignore_index`;
     target (B, C, H, W), the smoothed labels; epoch >= 0. The options are those of `LossOptions`. Ignored pixels have
-    no influence on any value or gradient. Raises ArgumentError.
+    no influence on any value or gradient. With several devices `mean_over_devices` averages a vector of counts over
+    them; the mean of the devices' losses is then sum / count over all pixels, however they are dealt out, where each
+    device would else divide by its own count, as in the paper. Raises ArgumentError.
 
     Returns "loss" (scalar, with gradient), "selection_ratio" and "ramp" (scalars on the CPU), "consistency" (before
     its factor), and for each branch d "segmentation_d", its summands "ce_d", "dice_d", "focal_d" as chosen, and the
@@ -100,64 +104,58 @@ def multi_branch_loss(
     check_choice(confidence, CONFIDENCES, "confidence")
     check_choice(consistency, CONSISTENCIES, "consistency")
     check_choice(dice, DICES, "dice")
-    ratio = selection_ratio(epoch, ramp_length, final_ratio, ramp_shape)
-    ramp_value = ramp(epoch, ramp_length, ramp_shape)
     _check_losses(losses)
+    share, strength = selection_ratio(epoch, ramp_length, final_ratio, ramp_shape), ramp(epoch, ramp_length, ramp_shape)
+    share = share if select_labels and len(logits) > 1 else 1.0
+    strength = strength if select_predictions and len(logits) > 1 else 0.0
     index = _check_branches(logits, labels, target, ignore_index)
     with torch.autocast(target.device.type, enabled=False):
-        target = widen(target)
+        target = widen(target.detach())
         predictions = {name: predict(tensor) for name, tensor in logits.items()}
-        with torch.no_grad():
-            label_weight, prediction_weight = _select(
-                {name: prediction.detach() for name, prediction in predictions.items()},
-                index,
-                confidence,
-                ratio if select_labels else 1.0,
-                ramp_value if select_predictions else 0.0,
-                class_balanced,
-            )
+        label_weight = _weigh_labels(predictions, index, share, class_balanced)
+        prediction_weight = _weigh_predictions(predictions, index, strength, confidence)
         occurs_C = occurring(target * index.valid_BHW.unsqueeze(1))
-        parts = {
-            name: segmentation_parts(prediction, target, label_weight[name], occurs_C, losses, dice)
+        ratios = [
+            ratio
             for name, prediction in predictions.items()
-        }
-        segmentation = {name: torch.stack(list(part.values())).sum() for name, part in parts.items()}
-        agreement = _consistency(predictions, prediction_weight, consistency)
-        loss = torch.stack(list(segmentation.values())).sum() + consistency_weight * agreement
-    result = {"loss": loss, "consistency": agreement.detach()}
-    result |= {"selection_ratio": torch.tensor(ratio), "ramp": torch.tensor(ramp_value)}
-    for name in logits:
-        result[f"segmentation_{name}"] = segmentation[name].detach()
-        result |= {f"{part}_{name}": value.detach() for part, value in parts[name].items()}
-        result[f"label_weight_{name}"] = label_weight[name]
-        result[f"prediction_weight_{name}"] = prediction_weight[name]
-    return result
+            for ratio in segmentation_ratios(prediction, target, label_weight[name], occurs_C, losses, dice)
+        ] + _consistency_ratios(predictions, prediction_weight, consistency)
+        values = iter(_divide_all(ratios, mean_over_devices))
+        parts = {name: {part: next(values) for part in losses} for name in logits}
+        result = _add_up(parts, list(values), consistency_weight)
+    result |= {"selection_ratio": torch.tensor(share), "ramp": torch.tensor(strength)}
+    result |= {f"label_weight_{name}": weight for name, weight in label_weight.items()}
+    return result | {f"prediction_weight_{name}": weight for name, weight in prediction_weight.items()}
 
 
-def _select(
-    predictions: dict[str, Prediction],
-    labels: LabelIndex,
-    kind: str,
-    ratio: float,
-    ramp_value: float,
-    class_balanced: bool,
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """W_l and W_e of each branch; ratio 1 and ramp 0 weigh all valid pixels alike, as does a branch without others."""
-    valid_BHW = labels.valid_BHW.to(next(iter(predictions.values())).probs_BCHW.dtype)
-    label_weight = prediction_weight = dict.fromkeys(predictions, valid_BHW)
-    if len(predictions) > 1 and ratio < 1.0:
-        in_labels = {name: confidence_in_labels(prediction, labels) for name, prediction in predictions.items()}
-        label_weight = {
-            name: weigh_labels(entangled, labels, ratio, predictions[name].probs_BCHW.shape[1], class_balanced)
-            for name, entangled in _entangle_all(in_labels).items()
-        }
-    if len(predictions) > 1 and ramp_value > 0.0:
-        certainty = {name: confidence_in_predictions(prediction, kind) for name, prediction in predictions.items()}
-        prediction_weight = {
-            name: prediction_weights(entangled, ramp_value) * valid_BHW
-            for name, entangled in _entangle_all(certainty).items()
-        }
-    return label_weight, prediction_weight
+@torch.no_grad()
+def _weigh_labels(
+    predictions: dict[str, Prediction], labels: LabelIndex, ratio: float, class_balanced: bool
+) -> dict[str, Tensor]:
+    """W_l of each branch; with ratio 1 all valid labels weigh 1."""
+    if ratio == 1.0:
+        return dict.fromkeys(predictions, _as_weight(labels, predictions))
+    confidence = _entangle_all({name: confidence_in_labels(own, labels) for name, own in predictions.items()})
+    return {
+        name: weigh_labels(confidence[name], labels, ratio, own.probs_BCHW.shape[1], class_balanced)
+        for name, own in predictions.items()
+    }
+
+
+@torch.no_grad()
+def _weigh_predictions(
+    predictions: dict[str, Prediction], labels: LabelIndex, ramp_value: float, kind: str
+) -> dict[str, Tensor]:
+    """W_e of each branch; with ramp 0 all predictions weigh 1, but for those of ignored pixels, as always."""
+    valid_BHW = _as_weight(labels, predictions)
+    if ramp_value == 0.0:
+        return dict.fromkeys(predictions, valid_BHW)
+    confidence = _entangle_all({name: confidence_in_predictions(own, kind) for name, own in predictions.items()})
+    return {name: prediction_weights(own, ramp_value) * valid_BHW for name, own in confidence.items()}
+
+
+def _as_weight(labels: LabelIndex, predictions: dict[str, Prediction]) -> Tensor:
+    return labels.valid_BHW.to(next(iter(predictions.values())).probs_BCHW.dtype)
 
 
 def _entangle_all(confidences: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -169,15 +167,37 @@ def _entangle_all(confidences: dict[str, Tensor]) -> dict[str, Tensor]:
     return entangled
 
 
-def _consistency(predictions: dict[str, Prediction], prediction_weight: dict[str, Tensor], kind: str) -> Tensor:
-    """Mean over the ordered pairs of branches, times 2: with two branches the paper's sum of both directions."""
-    pairs = [(own, other) for own in predictions for other in predictions if own != other]
-    if kind == "none" or not pairs:
-        return next(iter(predictions.values())).probs_BCHW.new_zeros(())
-    terms = [
-        mean_consistency(predictions[own], predictions[other], prediction_weight[other], kind) for own, other in pairs
+def _consistency_ratios(
+    predictions: dict[str, Prediction], prediction_weight: dict[str, Tensor], kind: str
+) -> list[Ratio]:
+    """One for each ordered pair of branches; none for a single branch."""
+    if kind == "none":
+        return []
+    return [
+        consistency_ratio(predictions[own], predictions[other], prediction_weight[other], kind)
+        for own in predictions
+        for other in predictions
+        if own != other
     ]
-    return torch.stack(terms).sum() * (2.0 / len(pairs))
+
+
+def _divide_all(ratios: list[Ratio], mean_over_devices: Callable[[Tensor], Tensor] | None) -> list[Tensor]:
+    """All divisions; with several devices the denominators are averaged over them first, all in one call."""
+    if mean_over_devices is None:
+        return [ratio.divide() for ratio in ratios]
+    denominators = mean_over_devices(torch.stack([ratio.denominator for ratio in ratios]))
+    return [Ratio(ratio.numerator, mean).divide() for ratio, mean in zip(ratios, denominators, strict=True)]
+
+
+def _add_up(parts: dict[str, dict[str, Tensor]], pairs: list[Tensor], consistency_weight: float) -> dict[str, Tensor]:
+    """The loss, and its parts by name without gradient."""
+    segmentation = {name: torch.stack(list(part.values())).sum() for name, part in parts.items()}
+    loss = torch.stack(list(segmentation.values())).sum()
+    # two branches have two pairs, whose sum is the paper's loss; more branches keep that scale
+    consistency = torch.stack(pairs).mean() * 2.0 if pairs else torch.zeros_like(loss)
+    result = {"loss": loss + consistency_weight * consistency, "consistency": consistency.detach()}
+    result |= {f"segmentation_{name}": value.detach() for name, value in segmentation.items()}
+    return result | {f"{part}_{name}": value.detach() for name in parts for part, value in parts[name].items()}
 
 
 def _check_losses(losses: Sequence[str]) -> None:

@@ -17,6 +17,7 @@ Source: Liu et al., IEEE TGRS 2025, doi 10.1109/TGRS.2025.3552642, section III.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -41,7 +42,7 @@ def soft_cross_entropy(logits: Tensor, target: Tensor, weight: Tensor | None = N
     weight_BHW = _checked_weight(logits, target, weight)
     with _full_precision(logits):
         weighted_BCHW = widen(target) * weight_BHW.unsqueeze(1)
-        return mean_cross_entropy(predict(logits), weighted_BCHW, weight_BHW)
+        return cross_entropy_ratio(predict(logits), weighted_BCHW, weight_BHW).divide()
 
 
 def soft_dice_loss(logits: Tensor, target: Tensor, weight: Tensor | None = None, kind: str = "paper") -> Tensor:
@@ -56,7 +57,7 @@ def soft_dice_loss(logits: Tensor, target: Tensor, weight: Tensor | None = None,
     weight_BHW = _checked_weight(logits, target, weight)
     with _full_precision(logits):
         weighted_BCHW = widen(target) * weight_BHW.unsqueeze(1)
-        return mean_dice(predict(logits), weighted_BCHW, weight_BHW, occurring(target), kind)
+        return dice_ratio(predict(logits), weighted_BCHW, weight_BHW, occurring(target), kind).divide()
 
 
 def focal_loss(logits: Tensor, target: Tensor, weight: Tensor | None = None, gamma: float = 2.0) -> Tensor:
@@ -71,7 +72,7 @@ def focal_loss(logits: Tensor, target: Tensor, weight: Tensor | None = None, gam
         raise ArgumentError("gamma is out of range.", got=gamma, expected=">= 0")
     weight_BHW = _checked_weight(logits, target, weight)
     with _full_precision(logits):
-        return mean_focal(predict(logits), widen(target), weight_BHW, gamma)
+        return focal_ratio(predict(logits), widen(target), weight_BHW, gamma).divide()
 
 
 def consistency_loss(logits: Tensor, other_logits: Tensor, weight: Tensor | None, kind: str = "ce") -> Tensor:
@@ -96,7 +97,20 @@ def consistency_loss(logits: Tensor, other_logits: Tensor, weight: Tensor | None
     with _full_precision(logits):
         own, other = predict(logits), predict(other_logits.detach())
         weight_BHW = own.logits_BCHW.new_ones(batch, height, width) if weight is None else widen(weight.detach())
-        return mean_consistency(own, other, weight_BHW, kind)
+        if kind == "none":
+            return own.logits_BCHW.sum() * 0.0
+        return consistency_ratio(own, other, weight_BHW, kind).divide()
+
+
+class Ratio(NamedTuple):
+    """A mean before its division: a sum over pixels (or classes) and the weight it stands for, both scalars."""
+
+    numerator: Tensor
+    denominator: Tensor
+
+    def divide(self) -> Tensor:
+        """The mean; 0 with gradient 0 where nothing was counted, not 0 / 0."""
+        return self.numerator / torch.where(self.denominator > 0, self.denominator, 1.0)
 
 
 def occurring(target_BCHW: Tensor) -> Tensor:
@@ -104,15 +118,15 @@ def occurring(target_BCHW: Tensor) -> Tensor:
     return target_BCHW.detach().sum(dim=(0, 2, 3)) > 0
 
 
-def mean_cross_entropy(prediction: Prediction, weighted_target_BCHW: Tensor, weight_BHW: Tensor) -> Tensor:
-    """sum W CE / sum W; the target comes multiplied by W."""
-    return _divide((prediction.log_probs_BCHW * weighted_target_BCHW).sum().neg(), weight_BHW.sum())
+def cross_entropy_ratio(prediction: Prediction, weighted_target_BCHW: Tensor, weight_BHW: Tensor) -> Ratio:
+    """sum W CE, sum W; the target comes multiplied by W."""
+    return Ratio((prediction.log_probs_BCHW * weighted_target_BCHW).sum().neg(), weight_BHW.sum())
 
 
-def mean_dice(
+def dice_ratio(
     prediction: Prediction, weighted_target_BCHW: Tensor, weight_BHW: Tensor, occurs_C: Tensor, kind: str
-) -> Tensor:
-    """Dice, mean over the classes that occur; the target comes multiplied by W."""
+) -> Ratio:
+    """Sum of the Dice losses of the classes that occur, their number; the target comes multiplied by W."""
     weighted_probs_BCHW = prediction.probs_BCHW * weight_BHW.unsqueeze(1)
     pixels = (0, 2, 3)
     mass_C = weighted_probs_BCHW.sum(dim=pixels) + weighted_target_BCHW.sum(dim=pixels)
@@ -122,52 +136,43 @@ def mean_dice(
         distance_C = (weighted_probs_BCHW - weighted_target_BCHW).abs().sum(dim=pixels)
     counts_C = occurs_C & (mass_C > 0)
     loss_C = torch.where(counts_C, distance_C / torch.where(counts_C, mass_C, 1.0), 0.0)
-    return _divide(loss_C.sum(), counts_C.sum())
+    return Ratio(loss_C.sum(), counts_C.sum().to(loss_C.dtype))
 
 
-def mean_focal(prediction: Prediction, target_BCHW: Tensor, weight_BHW: Tensor, gamma: float) -> Tensor:
-    """sum W focal / sum W."""
+def focal_ratio(prediction: Prediction, target_BCHW: Tensor, weight_BHW: Tensor, gamma: float) -> Ratio:
+    """sum W focal, sum W."""
     binary_BCHW = F.binary_cross_entropy_with_logits(prediction.logits_BCHW, target_BCHW, reduction="none")
     focal_BHW = ((1.0 - torch.exp(-binary_BCHW)).pow(gamma) * binary_BCHW).sum(dim=1)
-    return _divide((focal_BHW * weight_BHW).sum(), weight_BHW.sum())
+    return Ratio((focal_BHW * weight_BHW).sum(), weight_BHW.sum())
 
 
-def mean_consistency(own: Prediction, other: Prediction, weight_BHW: Tensor, kind: str) -> Tensor:
-    """sum W distance / sum W; the other prediction gives no gradient."""
+def consistency_ratio(own: Prediction, other: Prediction, weight_BHW: Tensor, kind: str) -> Ratio:
+    """sum W distance, sum W; the other prediction gives no gradient."""
     other = other.detach()
-    if kind == "none":
-        return own.logits_BCHW.sum() * 0.0
     if kind == "mse":
         distance_BHW = (own.probs_BCHW - other.probs_BCHW).square().sum(dim=1)
-        return _divide((distance_BHW * weight_BHW).sum(), weight_BHW.sum())
+        return Ratio((distance_BHW * weight_BHW).sum(), weight_BHW.sum())
     weighted_probs_BCHW = other.probs_BCHW * weight_BHW.unsqueeze(1)
     log_ratio_BCHW = own.log_probs_BCHW - other.log_probs_BCHW if kind == "kl" else own.log_probs_BCHW
-    return _divide((weighted_probs_BCHW * log_ratio_BCHW).sum().neg(), weight_BHW.sum())
+    return Ratio((weighted_probs_BCHW * log_ratio_BCHW).sum().neg(), weight_BHW.sum())
 
 
-def segmentation_parts(
+def segmentation_ratios(
     prediction: Prediction,
     target_BCHW: Tensor,
     weight_BHW: Tensor,
     occurs_C: Tensor,
     losses: Sequence[str],
     dice: str,
-) -> dict[str, Tensor]:
-    """The chosen segmentation losses of one branch, by name."""
+) -> list[Ratio]:
+    """The chosen segmentation losses of one branch, in the order of their names."""
     weighted_BCHW = target_BCHW * weight_BHW.unsqueeze(1)
-    parts = {}
-    if "ce" in losses:
-        parts["ce"] = mean_cross_entropy(prediction, weighted_BCHW, weight_BHW)
-    if "dice" in losses:
-        parts["dice"] = mean_dice(prediction, weighted_BCHW, weight_BHW, occurs_C, dice)
-    if "focal" in losses:
-        parts["focal"] = mean_focal(prediction, target_BCHW, weight_BHW, gamma=2.0)
-    return parts
-
-
-def _divide(total: Tensor, count: Tensor) -> Tensor:
-    """total / count; 0 where nothing was counted, with gradient 0 and not 0 / 0."""
-    return total / torch.where(count > 0, count, torch.ones_like(count))
+    choices = {
+        "ce": lambda: cross_entropy_ratio(prediction, weighted_BCHW, weight_BHW),
+        "dice": lambda: dice_ratio(prediction, weighted_BCHW, weight_BHW, occurs_C, dice),
+        "focal": lambda: focal_ratio(prediction, target_BCHW, weight_BHW, gamma=2.0),
+    }
+    return [choices[name]() for name in losses]
 
 
 def _checked_weight(logits: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:

@@ -72,12 +72,12 @@ def label_prior(
     planes_NHW = mass_BCHW.flatten(0, 1)
     if not values_are_visible(labels):
         return _normalise(_gaussian(planes_NHW, sigma, truncate).view_as(mass_BCHW))
-    present_N = planes_NHW.amax(dim=(1, 2)) > 0
-    if present_N.all():
+    present_K = (planes_NHW.amax(dim=(1, 2)) > 0).nonzero().squeeze(1)
+    if len(present_K) == len(planes_NHW):
         mass_BCHW = _gaussian(planes_NHW, sigma, truncate).view_as(mass_BCHW)
     else:
-        planes_NHW[present_N] = _gaussian(planes_NHW[present_N], sigma, truncate)
-    return mass_BCHW if index.valid_BHW.all() else _normalise(mass_BCHW)
+        planes_NHW.index_copy_(0, present_K, _gaussian(planes_NHW[present_K], sigma, truncate))
+    return mass_BCHW if index.complete else _normalise(mass_BCHW)
 
 
 def smooth_labels(
@@ -110,7 +110,7 @@ def smooth_labels(
         target = prior.float() * prior_weight + uniform_weight / num_classes
     own_B1HW = torch.full_like(target[:, :1], 1.0 - prior_weight - uniform_weight)
     target.scatter_add_(1, index.class_BHW.unsqueeze(1), own_B1HW)
-    return target.mul_(index.valid_BHW.unsqueeze(1))
+    return target if index.complete else target.mul_(index.valid_BHW.unsqueeze(1))
 
 
 def _season_weights(season_B: Tensor, seasons: int, kind: str) -> Tensor:
@@ -125,7 +125,9 @@ def _season_weights(season_B: Tensor, seasons: int, kind: str) -> Tensor:
 def _class_mass(labels: LabelIndex, weight_BT: Tensor, num_classes: int) -> Tensor:
     """Weighted count of each class over the seasons, (B, C, H, W); ignored pixels add nothing."""
     batch, _, height, width = labels.class_BHW.shape
-    source_BTHW = weight_BT[:, :, None, None] * labels.valid_BHW
+    source_BTHW = weight_BT[:, :, None, None].expand(labels.class_BHW.shape)
+    if not labels.complete:
+        source_BTHW = source_BTHW * labels.valid_BHW
     return source_BTHW.new_zeros(batch, num_classes, height, width).scatter_add_(1, labels.class_BHW, source_BTHW)
 
 
