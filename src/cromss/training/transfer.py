@@ -1,0 +1,346 @@
+"""Transfer: a pretrained encoder, exact labels; a fresh decoder trained for each draw and seed, and its scores.
+
+    frozen         the encoder's weights and BatchNorm statistics stay as they are
+    frozen_adapt   its weights stay, its BatchNorm statistics follow the new data (what the paper calls frozen)
+    fine_tuned     everything is trained
+
+In: a store with train and test splits, and where the encoder comes from. Out: runs/<draw and seed>/ (log, network,
+scores), scores.json, scores.csv, table.md. The test split is scored once, at the end, from one confusion matrix over
+all its pixels. Runs that had finished with the same settings are kept.
+
+    loss = sum of the chosen losses on hard labels, every pixel with a label weighing 1
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from cromss.config import TransferConfig, to_mapping
+from cromss.data.dataset import PatchDataset
+from cromss.data.loader import make_loader
+from cromss.data.sampling import BatchOrder
+from cromss.data.store import Store
+from cromss.errors import ConfigError, ResumeError
+from cromss.files import read_json, write_json
+from cromss.geo.bands import Normalization
+from cromss.method import focal_loss, smooth_labels, soft_cross_entropy, soft_dice_loss
+from cromss.models.networks import NetworkSpec, SegmentationNetwork, build_network
+from cromss.training.checkpoint import save_checkpoint
+from cromss.training.evaluate import evaluation_batches
+from cromss.training.loop import Batch, Plan, Progress, fit
+from cromss.training.metrics import Scores
+from cromss.training.optimization import build_optimizer, build_schedule
+from cromss.training.runlog import RunLog
+from cromss.training.scoresheet import SCORES, over_runs, write_scores
+from cromss.training.starting_point import StartingPoint, TransferNetwork, find_start, load_into
+from cromss.training.stop import StopSignal
+from cromss.training.validation import validate
+
+__all__ = ["draw_places", "transfer"]
+
+_LOSSES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "ce": soft_cross_entropy,
+    "dice": soft_dice_loss,
+    "focal": focal_loss,
+}
+
+
+def transfer(config: TransferConfig) -> dict[str, Any]:
+    """Train and score a network for each draw and seed of `config`; return what scores.json holds.
+
+    Raises ConfigError, MissingDataError, BandError, CheckpointError for settings and inputs that do not fit,
+    ResumeError for a folder with results of other settings; leaves with SystemExit 143 after a stop signal, finished
+    runs kept.
+    """
+    _check(config)
+    fabric = _launch(config)
+    store = Store.open(config.data)
+    start = find_start(config, store)
+    train, test = store.select("train"), store.select("test")
+    identity = _identity(config, store, start)
+    runs = []
+    with StopSignal() as stop:
+        for draw, seed in product(range(config.draws), config.seeds):
+            places = draw_places(train, config.train_tiles, draw)
+            run = _Run(
+                config=config,
+                fabric=fabric,
+                store=store,
+                start=start,
+                train_places=places,
+                test_places=test,
+                draw=draw,
+                seed=seed,
+                identity={**identity, "draw": draw, "seed": seed},
+            )
+            runs.append(run.kept() or run.train(stop))
+    content = {
+        "settings": to_mapping(config),
+        "data_fingerprint": store.fingerprint,
+        "encoder": {"name": start.encoder, "origin": start.origin, "bands": list(start.normalization.bands)},
+        "classes": list(store.legend.names),
+        "summary": {name: _summary([run["scores"][name] for run in runs]) for name in SCORES},
+        "runs": runs,
+    }
+    if fabric.is_global_zero:
+        write_json(Path(config.out) / "scores.json", content)
+        named = {f"draw {run['draw']} seed {run['seed']}": run["scores"] for run in runs}
+        write_scores(config.out, title=f"Transfer, {config.sensor}, {config.mode}", runs=named, spread=True)
+    fabric.barrier()
+    return content
+
+
+def draw_places(places: NDArray[np.int64], count: int | None, draw: int) -> NDArray[np.int64]:
+    """`count` of the places, drawn by the number of the draw alone; all where count is None.
+
+    The places of a smaller draw are among those of a larger draw of the same number, so that shots can be compared.
+    """
+    if count is None:
+        return places
+    if not 1 <= count <= len(places):
+        raise ConfigError(
+            "train_tiles asks for what the store does not have",
+            got=count,
+            expected=f"1 to {len(places)} training tiles",
+        )
+    return np.sort(np.random.default_rng(draw).permutation(places)[:count])
+
+
+def _check(config: TransferConfig) -> None:
+    if config.draws < 1 or not config.seeds or len(set(config.seeds)) != len(config.seeds):
+        raise ConfigError(
+            "draws and seeds must name runs, each once", got=f"{config.draws} draws, seeds {config.seeds}"
+        )
+    if config.draws > 1 and config.train_tiles is None:
+        raise ConfigError(
+            "several draws of all tiles are one draw", got=f"draws {config.draws}", do="set train_tiles, or more seeds"
+        )
+    if not config.losses or set(config.losses) - set(_LOSSES):
+        raise ConfigError("unknown losses", got=config.losses, expected=f"some of {', '.join(_LOSSES)}")
+    if config.batch_size < 1:
+        raise ConfigError("the batch size must be at least 1", got=config.batch_size)
+    if not 0 < config.schedule_share <= 1:
+        raise ConfigError("schedule_share must be above 0 and at most 1", got=config.schedule_share)
+
+
+def _launch(config: TransferConfig) -> Fabric:
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    fabric = Fabric(
+        accelerator=config.accelerator,
+        devices=config.devices,
+        num_nodes=config.nodes,
+        precision=config.precision,
+        strategy="ddp" if config.devices * config.nodes > 1 else "auto",
+    )
+    if config.precision == "16-mixed" and fabric.device.type == "cpu":
+        raise ConfigError("precision 16-mixed needs a GPU", got="cpu", do="use 32-true or bf16-mixed")
+    fabric.launch()
+    return fabric
+
+
+# What may differ between two calls that share finished runs.
+_FREE = ("out", "seeds", "draws", "workers", "save_networks")
+
+
+def _identity(config: TransferConfig, store: Store, start: StartingPoint) -> dict[str, Any]:
+    """All that decides the result of a run but its draw and seed."""
+    settings = {name: value for name, value in to_mapping(config).items() if name not in _FREE}
+    return {"settings": settings, "data": store.fingerprint, "encoder": start.origin}
+
+
+def _summary(values: list[float | None]) -> dict[str, Any] | None:
+    found = over_runs(values)
+    return None if found is None else asdict(found)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Run:
+    """One draw and seed, from an encoder to the scores on the test split."""
+
+    config: TransferConfig
+    fabric: Fabric
+    store: Store
+    start: StartingPoint
+    train_places: NDArray[np.int64]
+    test_places: NDArray[np.int64]
+    draw: int
+    seed: int
+    identity: Mapping[str, Any]
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.config.out) / "runs" / f"draw-{self.draw}.seed-{self.seed}"
+
+    @property
+    def normalizations(self) -> dict[str, Normalization]:
+        return {self.config.sensor: self.start.normalization}
+
+    def plan(self) -> Plan:
+        """How many steps there are. Raises ConfigError where the tiles do not fill one."""
+        per_step = self.config.batch_size * self.fabric.world_size
+        epoch = len(self.train_places) // per_step
+        if epoch == 0:
+            raise ConfigError(
+                "there are fewer training tiles than one step needs",
+                got=f"{len(self.train_places)} tiles",
+                expected=f"at least {per_step} (batch size x devices)",
+                do="lower batch_size",
+            )
+        total = self.config.steps or self.config.epochs * epoch
+        return Plan(total_steps=total, steps_per_epoch=epoch, validate_every=0, save_every=0, log_every=10)
+
+    def kept(self) -> dict[str, Any] | None:
+        """The result of this run if it has finished before."""
+        path = self.folder / "result.json"
+        if not path.exists():
+            return None
+        result: dict[str, Any] = read_json(path)
+        if result["identity"] != self.identity:
+            former = _flat(result["identity"])
+            changed = {name: value for name, value in _flat(self.identity).items() if former.get(name) != value}
+            raise ResumeError(
+                "the folder holds a run with other settings",
+                got={name: former.get(name) for name in changed},
+                expected=changed,
+                where=self.folder,
+                do="choose another out folder, or remove this one",
+            )
+        return {name: value for name, value in result.items() if name != "identity"}
+
+    def train(self, stop: StopSignal) -> dict[str, Any]:
+        config, fabric, plan = self.config, self.fabric, self.plan()
+        torch.manual_seed(self.seed)
+        bare = TransferNetwork(self._build(), config.mode).to(memory_format=torch.channels_last)
+        optimizer = build_optimizer(config.optimizer, bare.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+        falling = round(plan.total_steps * config.schedule_share)
+        schedule = build_schedule("cosine", optimizer, total_steps=falling, final_lr=config.final_lr)
+        network, wrapped = fabric.setup(bare, optimizer)
+        if fabric.is_global_zero:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            # What a stopped run left is not resumed: a transfer is short.
+            (self.folder / "log.jsonl").unlink(missing_ok=True)
+            sys.stderr.write(f"transfer draw {self.draw} seed {self.seed}: {len(self.train_places)} tiles\n")
+        fabric.barrier()
+        with RunLog(self.folder, start_step=0, total_steps=plan.total_steps, enabled=fabric.is_global_zero) as log:
+            progress = fit(
+                fabric=fabric,
+                network=network,
+                optimizer=wrapped,
+                schedule=schedule,
+                batches=self._batches(plan.total_steps),
+                losses=lambda batch, epoch: self._losses(network, batch),
+                plan=plan,
+                progress=Progress(),
+                validate=None,
+                draw=None,
+                save=lambda at: None,
+                log=log,
+                stop=stop,
+            )
+        if progress.step < plan.total_steps:
+            stop.leave()
+        return self._finish(bare, self._score(network))
+
+    def _build(self) -> SegmentationNetwork:
+        config = self.config
+        network = build_network(
+            NetworkSpec(
+                inputs={config.sensor: len(self.start.normalization.bands)},
+                branches=(config.sensor,),
+                num_classes=self.store.legend.num_classes,
+                encoder=self.start.encoder,
+                decoder=config.decoder,
+                decoder_channels=config.decoder_channels,
+            )
+        )
+        load_into(network, config.sensor, self.start)
+        return network
+
+    def _batches(self, total_steps: int) -> Any:
+        config = self.config
+        dataset = PatchDataset(
+            self.store,
+            self.normalizations,
+            crop=config.crop,
+            flip=config.flip,
+            rotate=config.rotate,
+            label_source=config.label_source,
+            seed=self.seed,
+            training=True,
+        )
+        order = BatchOrder(
+            self.train_places,
+            config.batch_size,
+            seed=self.seed,
+            total_steps=total_steps,
+            rank=self.fabric.global_rank,
+            world=self.fabric.world_size,
+        )
+        return make_loader(dataset, order, workers=config.workers, seed=self.seed)
+
+    def _losses(self, network: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        logits_BCHW = network({self.config.sensor: batch[self.config.sensor]})[self.config.sensor]
+        classes = logits_BCHW.shape[1]
+        target_BCHW = smooth_labels(batch["labels"], classes, prior_weight=0.0, uniform_weight=0.0)
+        parts: dict[str, Tensor] = {name: _LOSSES[name](logits_BCHW, target_BCHW) for name in self.config.losses}
+        return {"loss": torch.stack(list(parts.values())).sum(), **parts}
+
+    def _score(self, network: nn.Module) -> Scores:
+        batches = evaluation_batches(
+            self.store,
+            self.normalizations,
+            self.test_places,
+            min(16, self.config.batch_size),
+            label_source=self.config.label_source,
+            rank=self.fabric.global_rank,
+            world=self.fabric.world_size,
+        )
+        network.eval()
+        validation = validate(
+            self.fabric,
+            network,
+            ({name: value for name, value in batch.items() if name != "truth"} for batch in batches),
+            sensors=(self.config.sensor,),
+            names=self.store.legend.names,
+            losses=("ce",),
+            final_ratio=1.0,
+        )
+        return validation.noisy[self.config.sensor]
+
+    def _finish(self, bare: TransferNetwork, scores: Scores) -> dict[str, Any]:
+        result = {"draw": self.draw, "seed": self.seed, "tiles": len(self.train_places), "scores": scores.to_dict()}
+        if self.fabric.is_global_zero:
+            if self.config.save_networks:
+                card = self._card(bare.network, scores)
+                save_checkpoint(self.folder / "network", network=bare.network, card=card, replace=True)
+            write_json(self.folder / "result.json", {**result, "identity": self.identity})
+        self.fabric.barrier()
+        return result
+
+    def _card(self, network: SegmentationNetwork, scores: Scores) -> dict[str, Any]:
+        return {
+            "network": network.spec.to_dict(),
+            "inputs": {sensor: value.to_dict() for sensor, value in self.normalizations.items()},
+            "legend": self.store.legend.to_dict(),
+            "recipe": {**to_mapping(self.config), "draw": self.draw, "seed": self.seed, "origin": self.start.origin},
+            "data": {"path": str(self.config.data), "fingerprint": self.store.fingerprint},
+            "scores": scores.to_dict(),
+            "step": self.plan().total_steps,
+            "epoch": self.plan().total_steps // self.plan().steps_per_epoch,
+        }
+
+
+def _flat(identity: Mapping[str, Any]) -> dict[str, Any]:
+    return {**{name: value for name, value in identity.items() if name != "settings"}, **identity["settings"]}
