@@ -1,17 +1,23 @@
-"""Small scenes written as GeoTIFFs, for tests of everything that reads somebody's files."""
+"""Small scenes written as GeoTIFFs, for tests of everything that reads somebody's files.
+
+They are written with the raster library alone: `write_raster` waits for the disk, which tests have no need of.
+"""
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import rasterio
 from affine import Affine
 from rasterio.crs import CRS
+from rasterio.errors import NotGeoreferencedWarning
 
 from cromss.config import PrepareConfig
 from cromss.geo.bands import SENSORS
-from cromss.geo.raster import Grid, write_raster
+from cromss.geo.raster import Grid
 
 S2_BANDS = SENSORS["s2"].bands
 
@@ -37,18 +43,33 @@ def s2_values(rng: np.random.Generator, side: int = 16) -> np.ndarray:
     return rng.integers(300, 4000, (13, side, side)).astype(np.uint16)
 
 
+def write(path: Path, values: np.ndarray, where: Grid, *, nodata=None, band_names=(), tags=None) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)  # it may be a link to a file that must not change
+    bands = values[None] if values.ndim == 2 else values
+    profile = {"height": where.height, "width": where.width, "crs": where.crs, "transform": where.transform}
+    profile |= {"driver": "GTiff", "count": len(bands), "dtype": bands.dtype, "nodata": nodata, "compress": "deflate"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.open(path, "w", **profile) as dataset:
+            dataset.write(bands)
+            dataset.update_tags(**(tags or {}))
+            for band, name in enumerate(band_names, start=1):
+                dataset.set_band_description(band, name)
+
+
 def write_s1(path: Path, values: np.ndarray, where: Grid | None = None, **options: Any) -> None:
     options = {"nodata": float("nan"), "band_names": ("VV", "VH"), "tags": {"UNITS": "dB"}, **options}
-    write_raster(path, values, where or grid(values.shape[-1]), **options)
+    write(path, values, where or grid(values.shape[-1]), **options)
 
 
 def write_s2(path: Path, values: np.ndarray, where: Grid | None = None, **options: Any) -> None:
     options = {"nodata": 0, "band_names": S2_BANDS, "tags": {"LEVEL": "L1C"}, **options}
-    write_raster(path, values, where or grid(values.shape[-1]), **options)
+    write(path, values, where or grid(values.shape[-1]), **options)
 
 
 def write_labels(path: Path, values: np.ndarray, where: Grid | None = None, **options: Any) -> None:
-    write_raster(path, values, where or grid(values.shape[-1]), **{"nodata": 255, **options})
+    write(path, values, where or grid(values.shape[-1]), **{"nodata": 255, **options})
 
 
 def write_scene(root: Path, name: str, seed: int, side: int = 16) -> None:

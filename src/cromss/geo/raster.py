@@ -26,6 +26,7 @@ from rasterio.windows import Window
 
 from cromss.errors import BandError, DamagedFileError, GridError, MissingDataError, RangeError
 from cromss.files import commit
+from cromss.geo.tiff import check_tiff
 
 __all__ = [
     "MAX_BYTES",
@@ -125,22 +126,17 @@ class Raster:
 
 
 def open_raster(path: str | Path) -> rasterio.DatasetReader:
-    """Open a GeoTIFF for windowed reading (a context manager), its blocks checked against the size of the file.
+    """Open a GeoTIFF for windowed reading (a context manager), after checking that all its parts are there.
 
     Raises MissingDataError, or DamagedFileError for a file that is no GeoTIFF, is cut short, or has blocks missing.
     """
     path = Path(path)
     if not path.is_file():
         raise MissingDataError("a raster is absent", where=path)
+    check_tiff(path)
     with _damage(path), warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)  # a missing CRS shows in the grid
-        dataset = rasterio.open(path, driver="GTiff")
-    try:
-        _check_blocks(dataset, path)
-    except DamagedFileError:
-        dataset.close()
-        raise
-    return dataset
+        return rasterio.open(path, driver="GTiff")
 
 
 @contextlib.contextmanager
@@ -156,34 +152,6 @@ def _damage(path: str | Path) -> Iterator[None]:
             where=path,
             do="fetch or write the file again",
         ) from None
-
-
-def _check_blocks(dataset: rasterio.DatasetReader, path: Path, sparse_allowed: bool = True) -> None:
-    """Every block must lie inside the file, and be there at all unless no-data is declared: absent blocks read as 0."""
-    size, sparse = path.stat().st_size, 0
-    bands = [1] if dataset.interleaving is not None and dataset.interleaving.name == "pixel" else dataset.indexes
-    for band in bands:
-        for (row, column), _ in dataset.block_windows(band):
-            offset = dataset.get_tag_item(f"BLOCK_OFFSET_{column}_{row}", "TIFF", bidx=band)
-            length = dataset.get_tag_item(f"BLOCK_SIZE_{column}_{row}", "TIFF", bidx=band)
-            if offset is None or length is None:
-                sparse += 1
-            elif int(offset) + int(length) > size:
-                raise DamagedFileError(
-                    "a raster is cut short",
-                    got=f"{size} bytes; block ({row}, {column}) of band {band} ends at {int(offset) + int(length)}",
-                    expected="a whole GeoTIFF",
-                    where=path,
-                    do="fetch or write the file again",
-                )
-    if sparse and (dataset.nodata is None or not sparse_allowed):
-        raise DamagedFileError(
-            "a raster has blocks that were never written",
-            got=f"{sparse} blocks without data, and no declared no-data value",
-            expected="a whole GeoTIFF",
-            where=path,
-            do="write the file again, or declare its no-data value if the gaps are meant",
-        )
 
 
 def grid_of(dataset: rasterio.DatasetReader) -> Grid:
@@ -301,10 +269,9 @@ def create_raster(
 def _require_written(temporary: Path, overviews: Sequence[int], final: Path) -> None:
     """Read back every block and overview: the raster library reports no error when a full disk cuts a file short."""
     try:
+        check_tiff(temporary, gaps_allowed=False)
         for level in range(-1, len(overviews)):  # -1 is the full size
             with rasterio.open(temporary, **({"overview_level": level} if level >= 0 else {})) as dataset:
-                if level < 0:
-                    _check_blocks(dataset, temporary, sparse_allowed=False)
                 for _, window in dataset.block_windows(1):
                     dataset.read(window=window)
     except (RasterioError, DamagedFileError) as error:
