@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
 from torch.optim import Optimizer
 
 from cromss.config import PretrainConfig, to_mapping
@@ -39,7 +41,7 @@ FREE = frozenset(
     {"data", "out", "resume", "allow_change", "keep_checkpoints", "checkpoint_every"}
     | {"log_every", "pictures_every", "workers", "worker_timeout"}
 )
-"""Settings without influence on the weights. `data` is a path; whether the data are the same, their fingerprint tells."""
+"""Settings without influence on the weights. `data` is a path; their fingerprint tells whether the data are the same."""
 
 DATA, CODE = "data", "code"  # names for allow_change beside those of the settings
 
@@ -110,9 +112,22 @@ def restore(resumed: Resumed, network: SegmentationNetwork, optimizer: Optimizer
     state = load_training(folder)
     load_weights(folder, network)
     optimizer.load_state_dict(state.optimizer)
+    _match_strides(optimizer)
     schedule.load_state_dict(state.scheduler or {})
     set_random_state(state.random)
     return Progress(**state.progress)
+
+
+def _match_strides(optimizer: Optimizer) -> None:
+    """Lay the optimizer's moments out in memory as their parameters are.
+
+    A file holds them row by row, but the parameters are channels_last, and a fused optimizer walks through both by
+    address: without this it would pair each weight with another weight's moments.
+    """
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def save_step(
