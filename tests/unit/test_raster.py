@@ -129,6 +129,18 @@ def test_absent_and_foreign_files_are_refused(tmp_path):
         read_raster(tmp_path / "a.tif")
 
 
+def test_a_file_that_the_disk_refuses_to_give_is_named(tmp_path, monkeypatch):
+    write_raster(tmp_path / "a.tif", np.ones((16, 16), np.uint8), grid())
+
+    def fail(path):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(module, "check_tiff", fail)
+    with pytest.raises(DamagedFileError, match="Input/output error") as caught:
+        read_raster(tmp_path / "a.tif")
+    assert caught.value.where == tmp_path / "a.tif"
+
+
 def test_blocks_that_were_never_written_are_refused_unless_no_data_is_declared(tmp_path):
     for name, nodata in (("a.tif", None), ("b.tif", 0)):
         with rasterio.open(

@@ -19,6 +19,7 @@ from cromss.data.record import PlaceRecord
 from cromss.data.sources.file_patterns import Scene
 from cromss.data.sources.geotiff_folders import GeotiffFolders, Tally
 from cromss.errors import BandError, DataError
+from cromss.geo.bands import SENSORS
 from cromss.geo.legend import IGNORE, Legend
 
 __all__ = ["Survey", "refusal", "refusal_row", "refuse_other_bands", "summarize", "survey_scene"]
@@ -87,7 +88,7 @@ def refuse_other_bands(surveys: Sequence[Survey]) -> None:
             for bands, path in listed.items():
                 if bands != most and survey.error is None:
                     survey.error = BandError(
-                        f"a {sensor} file lists other bands than the other {product} files of the set",
+                        f"a {SENSORS[sensor].title} file lists other bands than the other {product} files of the set",
                         got=f"{len(bands)}: {', '.join(bands)}",
                         expected=f"{len(most)}: {', '.join(most)} (as in {number} scenes)",
                         where=path,

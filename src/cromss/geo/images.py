@@ -214,7 +214,7 @@ def _require_bands(facts: ImageFacts, bands: Sequence[str], where: str) -> None:
         return
     never = [name for name in lacking if name not in get_sensor(facts.sensor).products[facts.product]]
     raise BandError(
-        f"a {facts.sensor} file of product {facts.product} has no {', '.join(lacking)}"
+        f"a {get_sensor(facts.sensor).title} file of product {facts.product} has no {', '.join(lacking)}"
         + (" (no file of this product has)" if never else ""),
         got=", ".join(held),
         expected=", ".join(bands),

@@ -133,18 +133,18 @@ def open_raster(path: str | Path) -> rasterio.DatasetReader:
     path = Path(path)
     if not path.is_file():
         raise MissingDataError("a raster is absent", where=path)
-    check_tiff(path)
     with _damage(path), warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)  # a missing CRS shows in the grid
+        check_tiff(path)
         return rasterio.open(path, driver="GTiff")
 
 
 @contextlib.contextmanager
 def _damage(path: str | Path) -> Iterator[None]:
-    """Turn what the raster library raises for a bad file into an error that names the file."""
+    """Turn what the raster library or the disk raises for a bad file into an error that names the file."""
     try:
         yield
-    except RasterioError as error:
+    except (RasterioError, OSError) as error:
         raise DamagedFileError(
             "a raster can not be read",
             got=" ".join(str(error.__cause__ or error).split()),
@@ -238,6 +238,8 @@ def create_raster(
     """
     tiled = max(grid.shape) > 256
     layout: dict[str, Any] = {"tiled": True, "blockxsize": 256, "blockysize": 256} if tiled else {}
+    if colormap is not None:
+        layout["photometric"] = "palette"  # else overviews get no colours
     profile = {
         **layout,
         "driver": "GTiff",
