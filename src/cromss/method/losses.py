@@ -65,7 +65,8 @@ def focal_loss(logits: Tensor, target: Tensor, weight: Tensor | None = None, gam
 
     logits, target, weight as in `soft_cross_entropy`; gamma >= 0 turns down the easy pixels. With b the binary
     cross-entropy of sigmoid(logit) and target, a class adds (1 - exp(-b))^gamma b: on one-hot targets this is
-    segmentation_models_pytorch's multi-class FocalLoss, and it is defined on soft targets too. Returns a scalar with
+    segmentation_models_pytorch's multi-class FocalLoss (times C in its later releases, which take the mean over the
+    classes), and it is defined on soft targets too. Returns a scalar with
     gradient to the logits, 0 if all weights are 0. Raises ArgumentError.
     """
     if not gamma >= 0:
@@ -142,7 +143,9 @@ def dice_ratio(
 def focal_ratio(prediction: Prediction, target_BCHW: Tensor, weight_BHW: Tensor, gamma: float) -> Ratio:
     """sum W focal, sum W."""
     binary_BCHW = F.binary_cross_entropy_with_logits(prediction.logits_BCHW, target_BCHW, reduction="none")
-    focal_BHW = ((1.0 - torch.exp(-binary_BCHW)).pow(gamma) * binary_BCHW).sum(dim=1)
+    # a root (gamma < 1) has no slope at 0, where saturated logits are
+    missed_BCHW = torch.expm1(-binary_BCHW).neg().clamp_min(torch.finfo(binary_BCHW.dtype).tiny)
+    focal_BHW = (missed_BCHW.pow(gamma) * binary_BCHW).sum(dim=1)
     return Ratio((focal_BHW * weight_BHW).sum(), weight_BHW.sum())
 
 

@@ -108,7 +108,8 @@ def weigh_labels(
     confidence_BHW: Tensor, labels: LabelIndex, ratio: float, num_classes: int, class_balanced: bool
 ) -> Tensor:
     """W_l for labels that are checked already."""
-    if ratio == 1.0:  # every pixel is selected; the equation would divide 0 by 0 where the confidence is 0
+    # with ratio 1 every pixel is selected; the equation would divide 0 by 0 where the confidence is 0
+    if ratio == 1.0 or confidence_BHW.numel() == 0:
         return labels.valid_BHW.float()
     groups = num_classes if class_balanced else 1
     group_BHW = labels.class_BHW if class_balanced else torch.zeros_like(labels.class_BHW)

@@ -1,0 +1,126 @@
+"""Label priors and smoothed labels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from cromss.errors import ArgumentError
+from cromss.method import label_prior, smooth_labels
+from reference import plain_recipe, twin
+
+
+def stack(classes: int, height: int = 40, width: int = 56, seasons: int = 4, batch: int = 2) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(classes)
+    coarse = torch.rand(batch * seasons, classes, 5, 5, generator=generator)
+    labels = torch.nn.functional.interpolate(coarse, size=(height, width), mode="bilinear").argmax(1)
+    return labels.view(batch, seasons, height, width).to(torch.uint8)
+
+
+@pytest.mark.parametrize("kind", ["ts", "t", "s"])
+@pytest.mark.parametrize("classes", [1, 3, 9])
+def test_the_prior_equals_its_twin_with_and_without_ignored_pixels(classes, kind):
+    labels, season = stack(classes), torch.tensor([3, 0])
+    for ignored in (False, True):
+        if ignored:
+            labels[0, 3, :30, :30] = 255
+            labels[1, :, 5:8] = 255
+        ours = label_prior(labels, season, 9, kind)
+        np.testing.assert_allclose(ours, twin.label_prior(labels.numpy(), season, 9, kind), atol=3e-7)
+        torch.testing.assert_close(ours.sum(1), torch.ones(2, 40, 56), atol=1e-6, rtol=0)
+
+
+def test_the_prior_equals_the_mean_of_both_filtered_parts():
+    labels = stack(9)
+    theirs = plain_recipe.label_prior(labels[1].numpy(), 2)
+    np.testing.assert_allclose(label_prior(labels, torch.tensor([0, 2]), 9)[1], theirs, atol=3.1e-7)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 5), (11, 70), (25, 24), (33, 64)])
+def test_tiles_smaller_than_the_filter_are_mirrored_as_often_as_needed(height, width):
+    labels, season = stack(4, height, width), torch.tensor([1, 2])
+    np.testing.assert_allclose(label_prior(labels, season, 4), twin.label_prior(labels.numpy(), season, 4), atol=3e-7)
+
+
+@pytest.mark.parametrize(("sigma", "truncate"), [(0.4, 4.0), (1.5, 3.0), (8.0, 4.0)])
+def test_other_gaussians_equal_their_twin(sigma, truncate):
+    labels, season = stack(4), torch.tensor([1, 2])
+    theirs = twin.label_prior(labels.numpy(), season, 4, "ts", sigma, truncate)
+    np.testing.assert_allclose(label_prior(labels, season, 4, "ts", sigma, truncate), theirs, atol=3e-7)
+
+
+def test_all_planes_at_once_equal_the_planes_that_occur(monkeypatch):
+    """Accelerators filter every class in two large products; the CPU filters only the classes that occur, in blocks."""
+    labels, season = stack(3), torch.tensor([1, 2])
+    expected = label_prior(labels, season, 9)
+    monkeypatch.setattr("cromss.method.smoothing.values_are_visible", lambda tensor: False)
+    torch.testing.assert_close(label_prior(labels, season, 9), expected, atol=5e-7, rtol=0)
+
+
+def test_where_the_whole_window_is_ignored_the_prior_is_uniform():
+    labels = torch.full((1, 2, 40, 40), 255, dtype=torch.uint8)
+    assert (label_prior(labels, torch.tensor([0]), 5) == 0.2).all()
+    labels[0, :, 0, 0] = 3
+    prior = label_prior(labels, torch.tensor([0]), 5)
+    assert prior[0, :, 0, 0].tolist() == pytest.approx([0, 0, 0, 1, 0])
+    assert prior[0, :, 39, 39].tolist() == pytest.approx([0.2] * 5)
+
+
+def test_a_season_without_labels_leaves_the_prior_to_the_others():
+    labels = stack(3)
+    labels[:, 1] = 255
+    ours = label_prior(labels, torch.tensor([1, 1]), 3, "ts")
+    torch.testing.assert_close(ours, label_prior(labels[:, [0, 2, 3]], torch.tensor([0, 0]), 3, "t"))
+
+
+def test_smoothed_labels_equal_their_twin():
+    labels = stack(9)[:, 0]
+    labels[0, :5] = 255
+    prior = label_prior(stack(9), torch.tensor([0, 0]), 9)
+    for weights in ((0.15, 0.05), (0.15, 0.0), (0.0, 0.1), (0.0, 0.0), (0.4, 0.6)):
+        for given in (prior, None):
+            ours = smooth_labels(labels, 9, given, *weights)
+            theirs = twin.smooth_labels(labels.numpy(), 9, None if given is None else given.numpy(), *weights)
+            np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+def test_smoothed_labels_sum_to_one_and_to_zero_where_ignored():
+    labels = stack(4)[:, 0]
+    labels[1, 3:9] = 255
+    target = smooth_labels(labels, 4)
+    torch.testing.assert_close(target.sum(1), (labels != 255).float())
+    assert torch.equal(smooth_labels(labels.long(), 4), target)
+
+
+def test_smoothing_changes_neither_the_prior_nor_the_labels():
+    labels = stack(4)[:, 0]
+    prior = torch.rand(2, 4, 40, 56)
+    before, labels_before = prior.clone(), labels.clone()
+    smooth_labels(labels, 4, prior, 1.0, 0.0)
+    assert torch.equal(prior, before)
+    assert torch.equal(labels, labels_before)
+
+
+@pytest.mark.parametrize(
+    ("call", "what"),
+    [
+        (lambda y: label_prior(y[0], torch.tensor([0, 0]), 3), "labels have the wrong shape"),
+        (lambda y: label_prior(y, torch.tensor([0]), 3), "season has the wrong shape"),
+        (lambda y: label_prior(y, torch.tensor([0.0, 0.0]), 3), "season has the wrong shape or dtype"),
+        (lambda y: label_prior(y, torch.tensor([0, 4]), 3), "season is out of range"),
+        (lambda y: label_prior(y, torch.tensor([-1, 0]), 3), "season is out of range"),
+        (lambda y: label_prior(y, torch.tensor([0, 0]), 2), "not a class"),
+        (lambda y: label_prior(y, torch.tensor([0, 0]), 3, "st"), "prior kind is unknown"),
+        (lambda y: label_prior(y, torch.tensor([0, 0]), 3, sigma=0.0), "the Gaussian is empty"),
+        (lambda y: smooth_labels(y, 3), "labels have the wrong shape"),
+        (lambda y: smooth_labels(y[:, 0], 3, prior_weight=0.7, uniform_weight=0.4), "sum of prior and uniform weight"),
+        (lambda y: smooth_labels(y[:, 0], 3, prior_weight=-0.1), "prior weight is out of range"),
+        (lambda y: smooth_labels(y[:, 0], 3, torch.rand(2, 4, 40, 56)), "prior has the wrong shape"),
+    ],
+)
+def test_wrong_arguments_are_refused_with_what_got_and_expected(call, what):
+    with pytest.raises(ArgumentError, match=what) as caught:
+        call(stack(3))
+    assert caught.value.got is not None
+    assert caught.value.expected
