@@ -180,15 +180,15 @@ def _land(rng: np.random.Generator, world: World, size: int) -> tuple[Labels, La
     cover[water] = WATER
     cover[roads & (high < 1.6) & (_distance(water) < 5)] = BUILT  # bridges span rivers, not lakes
 
-    natural = np.isin(cover, (WATER, TREES, FLOODED, SNOW)) | (high > 1.25)
-    patch = np.where(
-        natural, stands, np.where(cover == BUILT, blocks + stands.max() + 1, fields + stands.max() + blocks.max() + 2)
-    )
-    patch, _ = number(patch.astype(np.uint64))
+    lakes, _ = ndimage.label(water)
+    natural = np.isin(cover, (TREES, FLOODED)) | (high > 1.25)
+    kind = np.select([cover == WATER, natural, cover == BUILT], [0, 1, 2], 3)
+    within = np.choose(kind, [lakes, stands, blocks, fields])
+    patch, patch_names = number(scramble(kind, within))
     place = Landscape(
         truth=cover[None],
         patch=patch,
-        patches=int(patch.max()) + 1,
+        patches=len(patch_names),
         block=blocks,
         town=town,
         relief=relief,
@@ -206,10 +206,10 @@ def grow(rng: np.random.Generator, world: World, size: int, months: Sequence[int
         cold = np.cos(2 * np.pi * (month - 0.5) / 12) + 0.15 * rng.standard_normal()
         flood = np.cos(2 * np.pi * (month - 2.5) / 12) + 0.25 * rng.standard_normal()
         marsh = cover == FLOODED
-        truth[season][marsh & (wet > 1.75 - 0.35 * flood)] = WATER
-        truth[season][marsh & (wet < 0.25 - 0.35 * flood)] = GRASS
+        truth[season][marsh & (wet > 1.8 - 0.3 * flood)] = WATER
+        truth[season][marsh & (wet < 0.2 - 0.3 * flood)] = GRASS
         settled = (cover == BUILT) | (cover == WATER) | ((cover == TREES) & (ragged < 2.2))
-        truth[season][(ragged > 2.0 - 0.22 * cold) & ~settled] = SNOW
+        truth[season][(ragged > 2.0 - 0.15 * cold) & ~settled] = SNOW
     return Landscape(
         truth=truth, patch=place.patch, patches=place.patches, block=place.block, town=place.town,
         relief=place.relief, along=place.along,

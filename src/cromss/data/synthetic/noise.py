@@ -3,7 +3,7 @@
 In: Sentinel-2 images, skies, truth. Out: uint8 labels (T, H, W), about 29% of them wrong, half of these in several
 seasons.
 
-systematic: scores = linear discriminant of the pixel and its 3x3 neighbourhood, fitted on a few scenes
+systematic: scores = Gaussian discriminant of the pixel and its 3x3 neighbourhood, fitted on a few scenes
             + bias[class] of the world, the place and the season;  labels = argmax of the blurred softmax.
             Clouds become snow or built, shadows water, and small objects vanish. A second sensor can find such errors.
 idiosyncratic: blobs take a class at random, some for all seasons and some for one. No image explains them.
@@ -19,7 +19,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from cromss.data.synthetic.fields import Array, cells, correlated, scramble, uniform
-from cromss.data.synthetic.landscape import BUILT, CLASSES, GRASS, SNOW, WATER, Labels
+from cromss.data.synthetic.landscape import BUILT, CLASSES, FLOODED, GRASS, SNOW, TREES, WATER, Labels
 from cromss.data.synthetic.sky import Sky
 from cromss.data.synthetic.spectra import BANDS
 
@@ -28,26 +28,41 @@ __all__ = ["Labeller", "fit_labeller", "label_at_random", "label_from_image"]
 SEEN = tuple(BANDS.index(name) for name in ("B2", "B3", "B4", "B5", "B6", "B7", "B8", "B11", "B12"))  # as Dynamic World
 GRAINY = tuple(SEEN.index(BANDS.index(name)) for name in ("B3", "B8", "B11"))  # bands whose local spread is a feature
 STRIDE = 7  # px: every 7th pixel of the fitting scenes is used, few enough to be nearly independent
-SOFTNESS = 1.5  # temperature of the softmax
-BLUR_PX = 1.3  # standard deviation of the blur of the probabilities
-WORLD_BIAS = 0.5  # standard deviations of the biases, in units of a score (log odds)
-PLACE_BIAS = 0.9
-SEASON_BIAS = 0.9
-LENIENT = {GRASS: 1.0}  # classes that the labeller hands out too freely
+BORROWED = 100.0  # pixels of common spread that each class takes in
+BLUR_PX = 1.0  # standard deviation of the blur of the probabilities
+WORLD_BIAS = 0.2  # standard deviations of the biases, in units of a score (log odds)
+PLACE_BIAS = 0.5
+SEASON_BIAS = 0.5
+LENIENT = {GRASS: 1.4, FLOODED: 0.8, TREES: 0.3}  # log odds; classes that the labeller hands out too freely
 OPAQUE = 0.4  # opacity above which cloud or shadow decides the label
 
 BLOB_PX = 6.0
-LASTING_SHARE = 0.19  # share of the blobs relabelled for all seasons, and for one
-PASSING_SHARE = 0.16
+LASTING_SHARE = 0.115  # share of the blobs relabelled for all seasons, and for one
+PASSING_SHARE = 0.20
 
 
 @dataclass(frozen=True, kw_only=True)
 class Labeller:
-    """A linear discriminant: scores = (features - mean) @ weights + bias; weights (features, classes)."""
+    """Gaussians of the classes in the discriminant plane of the features.
 
-    mean: Array
-    weights: Array
-    bias: Array
+    score_c = offset_c - |(features - mean) @ plane @ shape_c - centre_c|^2 / 2
+    """
+
+    mean: Array  # (features,)
+    plane: Array  # (features, axes)
+    shapes: Array  # (classes, axes, axes)
+    centres: Array  # (classes, axes)
+    offsets: Array  # (classes,) log odds
+
+    def scores(self, image: npt.NDArray[np.uint16]) -> Array:
+        """Log odds of each class, (classes, H, W), of an image (13, H, W)."""
+        features = _features(image) - self.mean[:, None, None]
+        axes = np.einsum("fa,fhw->ahw", self.plane, features)
+        scores = np.empty((CLASSES, *image.shape[1:]))
+        for label in range(CLASSES):
+            away = np.einsum("ab,ahw->bhw", self.shapes[label], axes) - self.centres[label][:, None, None]
+            scores[label] = self.offsets[label] - 0.5 * np.einsum("bhw,bhw->hw", away, away)
+        return scores
 
 
 def _features(image: npt.NDArray[np.uint16]) -> Array:
@@ -60,30 +75,49 @@ def _features(image: npt.NDArray[np.uint16]) -> Array:
     return np.concatenate([logs, means, np.log(spreads)])
 
 
+def _plane(centred: Array, labels: Labels, means: Array) -> Array:
+    """The axes along which the classes lie apart most, against their spread; (features, axes)."""
+    within = centred - means[labels].T
+    covariance = np.einsum("fn,gn->fg", within, within) / labels.size + 1e-3 * np.eye(len(centred))
+    whiten = np.linalg.inv(np.linalg.cholesky(covariance)).T
+    _, _, axes = np.linalg.svd(means @ whiten, full_matrices=False)
+    return np.asarray(whiten @ axes[: CLASSES - 1].T)
+
+
 def fit_labeller(
     rng: np.random.Generator, images: Sequence[npt.NDArray[np.uint16]], truths: Sequence[Labels]
 ) -> Labeller:
-    """Fit the discriminant on a few images (13, H, W) and their truth (H, W), and draw the world's bias.
+    """Fit the labeller on a few images (13, H, W) and their truth (H, W), and draw the world's bias.
 
-    The numbers are rounded, so that the last bits of a platform's linear algebra cannot change a label.
+    The numbers are rounded, so that the last bits of a platform's linear algebra hardly ever change a label.
     """
-    features = np.concatenate(
-        [_features(image)[:, ::STRIDE, ::STRIDE].reshape(2 * len(SEEN) + 3, -1) for image in images], 1
-    )
+    grids = [_features(image)[:, ::STRIDE, ::STRIDE] for image in images]
+    features = np.concatenate([grid.reshape(len(grid), -1) for grid in grids], 1)
     labels = np.concatenate([truth[::STRIDE, ::STRIDE].ravel() for truth in truths])
     mean = features.mean(1)
-    centred = features - mean[:, None]
     counts = np.bincount(labels, minlength=CLASSES)
-    present = counts > 0
-    means = np.stack([centred[:, labels == c].mean(1) if present[c] else np.zeros(len(mean)) for c in range(CLASSES)])
-    within = centred - means[labels].T
-    covariance = np.einsum("fn,gn->fg", within, within) / labels.size + 1e-3 * np.eye(len(mean))
-    weights = np.linalg.solve(covariance, means.T)
-    bias = -0.5 * np.einsum("cf,fc->c", means, weights) + np.log(np.maximum(counts, 1) / labels.size)
-    bias = np.where(present, bias, -50.0) + WORLD_BIAS * rng.standard_normal(CLASSES)
+    centred = features - mean[:, None]
+    means = np.stack([centred[:, labels == c].sum(1) / max(counts[c], 1) for c in range(CLASSES)])
+    plane = _plane(centred, labels, means)
+    points = np.einsum("fa,fn->an", plane, centred)
+    shapes, centres, offsets = [], [], []
+    for label, count in enumerate(counts):
+        away = points[:, labels == label] - (means[label] @ plane)[:, None]
+        # a class of few pixels borrows the common spread, which is 1 along every axis
+        covariance = (np.einsum("an,bn->ab", away, away) + BORROWED * np.eye(len(points))) / (count + BORROWED)
+        shapes.append(np.linalg.inv(np.linalg.cholesky(covariance)).T)
+        centres.append(means[label] @ plane @ shapes[-1])
+        offsets.append(np.log(max(count, 1) / labels.size) - 0.5 * np.linalg.slogdet(covariance)[1])
+    bias = WORLD_BIAS * rng.standard_normal(CLASSES)
     for label, extra in LENIENT.items():
         bias[label] += extra
-    return Labeller(mean=mean.round(6), weights=weights.round(6), bias=bias.round(6))
+    return Labeller(
+        mean=mean.round(6),
+        plane=plane.round(6),
+        shapes=np.stack(shapes).round(6),
+        centres=np.stack(centres).round(6),
+        offsets=(np.array(offsets) + bias).round(6),
+    )
 
 
 def label_from_image(
@@ -93,9 +127,8 @@ def label_from_image(
     here = PLACE_BIAS * rng.standard_normal(CLASSES)
     labels = np.empty((len(images), *images.shape[2:]), np.uint8)
     for season, (image, sky) in enumerate(zip(images, skies, strict=True)):
-        bias = labeller.bias + here + SEASON_BIAS * rng.standard_normal(CLASSES)
-        centred = _features(image) - labeller.mean[:, None, None]
-        scores = (np.einsum("fc,fhw->chw", labeller.weights, centred) + bias[:, None, None]) / SOFTNESS
+        bias = here + SEASON_BIAS * rng.standard_normal(CLASSES)
+        scores = labeller.scores(image) + bias[:, None, None]
         odds = np.exp(scores - scores.max(0))
         odds = ndimage.gaussian_filter(odds / odds.sum(0), (0, BLUR_PX, BLUR_PX), mode="nearest")
         labels[season] = np.argmax(odds, 0)

@@ -10,6 +10,8 @@ Speckle is Gamma(looks, 1 / looks) of four looks, independent from pixel to pixe
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
@@ -49,24 +51,33 @@ APART_DB = np.array(
         [-1.5, -1.4],
         [3.0, 0.2],
         [0.0, -0.3],
-        [0.3, 0.6],
+        [-0.8, -0.6],
         [4.0, 1.2],
         [-1.0, -3.2],
         [-3.5, -3.6],
     ]
 )
-OFFSET_DB = np.array([1.1, 1.2])  # standard deviation between patches; the two bands share 60% of its variance
+OFFSET_DB = np.array(
+    [2.0, 2.2]
+)  # standard deviation between patches, for good; the two bands share 60% of its variance
 SHARED = 0.6
+MOISTURE_DB = 1.0  # standard deviation between patches, of one season, the same in both bands
+WIND_DB = 2.0  # standard deviation between seasons, on open water, in VV
+CALIBRATION_DB = 0.3  # standard deviation between images
 LOOKS = 4
 BLUR_PX = 0.6  # the pixel is 10 m, the resolution about 20 m
 DB_RANGE = (-54.0, 26.0)  # the range of real scenes
 
 
+@dataclass(frozen=True, kw_only=True)
 class Echoes:
-    """What of the radar picture stays over the year, in dB: offsets (2, H, W), texture, corners and slopes (H, W)."""
+    """What of the radar picture stays over the year, in dB: of the patches, and of the pixels (H, W)."""
 
-    def __init__(self, offsets: Array, grain: Array, clumps: Array, corners: Array, slope: Array) -> None:
-        self.offsets, self.grain, self.clumps, self.corners, self.slope = offsets, grain, clumps, corners, slope
+    offsets: Array  # (2, patches)
+    grain: Array  # unit variance, about one pixel wide
+    clumps: Array  # unit variance, one or two pixels wide
+    corners: Array  # what walls that face the radar add to houses
+    slope: Array  # what slopes that face the radar add
 
 
 def draw_echoes(rng: np.random.Generator, world: World, place: Landscape) -> Echoes:
@@ -76,25 +87,37 @@ def draw_echoes(rng: np.random.Generator, world: World, place: Landscape) -> Ech
     offsets = world.offsets * OFFSET_DB[:, None] * (np.sqrt(SHARED) * common + np.sqrt(1 - SHARED) * own)
     corners = np.where(rng.random((size, size)) < 0.12, 8.0, 0.0)
     slope = np.gradient(ndimage.gaussian_filter(place.relief, 1.0), axis=1) * np.clip(place.relief, 0.0, 1.5)
-    return Echoes(offsets[:, place.patch], correlated(rng, size, 0.8), correlated(rng, size, 1.5), corners, 8.0 * slope)
+    return Echoes(
+        offsets=offsets,
+        grain=correlated(rng, size, 0.8),
+        clumps=correlated(rng, size, 1.5),
+        corners=corners,
+        slope=np.clip(8.0 * slope, -4.0, 4.0),
+    )
 
 
 def listen(
-    rng: np.random.Generator, world: World, ground: Ground, echoes: Echoes, truth: Labels, month: int
+    rng: np.random.Generator,
+    world: World,
+    place: Landscape,
+    ground: Ground,
+    echoes: Echoes,
+    truth: Labels,
+    month: int,
 ) -> npt.NDArray[np.float32]:
     """One Sentinel-1 acquisition, (2, H, W) float32 dB."""
+    water = truth == WATER
     level = (CLASS_DB + APART_DB)[truth].transpose(2, 0, 1) + np.array(world.decibels)[:, None, None]
-    spread = np.where(truth == WATER, 0.4, 1.0)
-    level = level + echoes.offsets * spread + np.where(truth == WATER, 0.0, np.clip(echoes.slope, -4.0, 4.0))
-    wind = 2.0 * rng.standard_normal()
-    level[:, truth == WATER] += wind * np.array([[1.0], [0.5]])
+    moisture = MOISTURE_DB * world.offsets * rng.standard_normal(place.patches)
+    level = level + (echoes.offsets + moisture)[:, place.patch] * np.where(water, 0.4, 1.0)
+    level[:, water] += WIND_DB * rng.standard_normal() * np.array([[1.0], [0.5]])
     crops = truth == CROPS
     level[:, crops] += np.array([[1.0], [2.5]]) * (cover_of(ground, month) - 0.4)[crops]
-    texture = 0.6 * echoes.grain * (truth == TREES) + 1.4 * echoes.clumps * np.isin(truth, (SHRUB, FLOODED))
-    level += texture + (echoes.corners + 1.5 * echoes.grain) * (truth == BUILT)
-    power = 10 ** (level / 10)
-    for band in range(len(BANDS)):
-        power[band] = ndimage.gaussian_filter(power[band], BLUR_PX, mode="nearest", truncate=3.0)
+    level += 0.6 * echoes.grain * (truth == TREES) + echoes.clumps * np.select(
+        [truth == SHRUB, truth == FLOODED], [2.2, 1.2]
+    )
+    level += (echoes.corners + 1.5 * echoes.grain) * (truth == BUILT) + echoes.slope * ~water
+    power = ndimage.gaussian_filter(10 ** (level / 10), (0, BLUR_PX, BLUR_PX), mode="nearest", truncate=3.0)
     power *= rng.gamma(LOOKS, 1 / LOOKS, power.shape)
-    decibels = 10 * np.log10(power) + 0.3 * rng.standard_normal()
+    decibels = 10 * np.log10(power) + CALIBRATION_DB * rng.standard_normal()
     return np.asarray(np.clip(decibels, *DB_RANGE), np.float32)

@@ -44,7 +44,7 @@ __all__ = ["Design", "make_place", "place_id", "recipe", "synthesize", "synthesi
 Design = Literal["systematic", "idiosyncratic"]
 DESIGNS = ("systematic", "idiosyncratic")
 
-FITTING_SCENES = 6  # few, so that the labeller is as partial as one trained on little
+FITTING_SCENES = 10  # few, so that the labeller is as partial as one trained on little
 FITTING_SIZE = 128
 
 # Where synthetic land lies: nowhere. A plausible UTM grid of 10 m pixels, for software only.
@@ -79,7 +79,7 @@ def _render(world: SyntheticWorld, *key: int | str) -> _Scene:
     for season, (month, truth) in enumerate(zip(calendar, place.truth, strict=True)):
         skies.append(draw_sky(draw("sky", season), law, world.size))
         s2.append(spectra.see(draw("s2", season), law, place, ground, skies[-1], truth, month))
-        s1.append(radar.listen(draw("s1", season), law, ground, echoes, truth, month))
+        s1.append(radar.listen(draw("s1", season), law, place, ground, echoes, truth, month))
     return _Scene(place=place, s1=np.stack(s1), s2=np.stack(s2), skies=tuple(skies))
 
 

@@ -34,13 +34,13 @@ class Sky:
 
 def draw_sky(rng: np.random.Generator, world: World, size: int) -> Sky:
     """Draw one season's sky: always some haze, clouds in some seasons, shadows north-west of them."""
-    haze = rng.gamma(1.5, 0.25) * np.exp(0.5 * correlated(rng, size, 30.0))
+    haze = rng.gamma(1.5, 0.2) * np.exp(0.4 * correlated(rng, size, 30.0))
     brightness = float(np.exp(0.18 * rng.standard_normal()))
     if rng.random() >= world.cloud:
         clear = np.zeros((size, size))
         return Sky(cloud=clear, shadow=clear, haze=haze, brightness=brightness)
     density = 0.8 * correlated(rng, size, 8.0) + 0.35 * correlated(rng, size, 3.0) + 0.15 * correlated(rng, size, 1.2)
-    start = rng.uniform(0.9, 2.1)
+    start = rng.uniform(0.75, 1.95)
     cloud = smoothstep(density, start, start + 0.6)
     away = rng.uniform(*SHADOW_PX)
     moved = ndimage.shift(cloud, (-0.8 * away, -0.6 * away), order=1, mode="nearest")

@@ -4,10 +4,13 @@ In: a Landscape, its truth in one season, the month, a Sky. Out: uint16 DN = ref
 
     DN = path + (mean[class] - path) * exp(offset[patch] + phenology + texture) + haze, then clouds and their shadows
 
-Offsets are normal on three axes (brightness, greenness, short-wave infrared), so that a pixel alone is ambiguous.
+Offsets are normal on three axes (brightness, greenness, short-wave infrared) and, less, band by band, so that a pixel
+alone is ambiguous. Fields are a mixture of green crop and soil whose share follows the crop's calendar.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -70,6 +73,9 @@ AXES = np.array(
     ]
 )
 OFFSET_STD = np.array([0.30, 0.62, 0.42])  # log units, between patches of a class
+PASSING_SHARE = 0.25  # of the offsets' variance is of one season alone: mowing, drought, growth
+OWN_STD = 0.07  # log units, between patches, in each band by itself: what three axes do not tell of real spectra
+AIR_STD = 0.03  # log units, between images, in each band: what the air and the sun's angle add
 # How far patches of a class spread, against OFFSET_STD: water, trees, grass, flooded, crops, shrub, built, bare, snow.
 SPREAD = np.array([0.8, 0.8, 0.8, 0.9, 0.9, 0.9, 0.8, 0.9, 0.5])
 # Pixel size of the band as blur of the 10 m grid, standard deviation in px: 10 m, 20 m and 60 m bands.
@@ -86,26 +92,38 @@ TEXTURE = {
     BARE: (0.05, 0.06, 0.12, 0.0, 0.0),
     SNOW: (0.02, 0.03, 0.10, 0.0, 0.0),
 }
+# Shift from the mean of the year to midwinter on the three axes, log units; midsummer shifts the other way.
+WINTER = {GRASS: (0.0, -0.35, 0.1), FLOODED: (-0.1, -0.35, 0.0), SHRUB: (0.0, -0.2, 0.05), BUILT: (0.0, -0.1, 0.0)}
+LEAFLESS = (-0.1, -0.75, 0.15)  # broad-leaved trees in midwinter
+SOIL_SHARE = 0.75  # tilled soil is moister, hence darker, than what the bare class is made of
+MEAN_COVER = 0.5  # of crops over the year: at this cover a field has the crops' CLASS_DN
 # The three groups of bands that a world may be biased in: visible, red edge and near infrared, short wave.
 GROUPS = np.array([0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 2, 2])
 SENSOR_NOISE = 0.008  # relative, one standard deviation
 DN_RANGE = (1, 16000)  # 0 means no data; far above any cloud
 
 
+@dataclass(frozen=True, kw_only=True)
 class Ground:
-    """What of the surface stays over the year: offsets of patches, the calendar of fields, texture. Arrays (H, W)."""
+    """What of the surface stays over the year: of the patches, and of the pixels (H, W)."""
 
-    def __init__(self, offsets: Array, peak: Array, evergreen: Array, textures: Array, shade: Array) -> None:
-        self.offsets, self.peak, self.evergreen, self.textures, self.shade = offsets, peak, evergreen, textures, shade
+    offsets: Array  # (3, patches) log units on the three axes
+    own: Array  # (13, patches) log units, band by band
+    peak: Array  # (H, W) when a field is greenest, as share of the year
+    evergreen: npt.NDArray[np.bool_]  # (H, W) whether trees keep their leaves
+    textures: Array  # (5, H, W) the columns of TEXTURE
+    shade: Array  # (H, W) log units, light on slopes
 
 
 def draw_ground(rng: np.random.Generator, world: World, place: Landscape) -> Ground:
     """Draw what the images of all seasons share."""
     size = place.relief.shape[0]
-    offsets = world.offsets * OFFSET_STD[:, None] * rng.standard_normal((3, place.patches))
+    offsets = np.sqrt(1 - PASSING_SHARE) * world.offsets * OFFSET_STD[:, None] * rng.standard_normal((3, place.patches))
+    own = world.offsets * OWN_STD * rng.standard_normal((len(BANDS), place.patches))
+    own = ndimage.convolve1d(own, [0.5, 0.7, 0.5], axis=0, mode="nearest")  # neighbouring bands vary alike
     winter_crop = rng.random(place.patches) < 0.55
     peak = np.where(winter_crop, 0.40, 0.60) + 0.05 * rng.standard_normal(place.patches)
-    evergreen = (rng.random(place.patches) < 0.5).astype(np.float64)
+    evergreen = rng.random(place.patches) < 0.5
     period = rng.uniform(2.5, 5.0, place.patches)
     rows = np.sin(2 * np.pi * place.along / period[place.patch])
     houses = rng.standard_normal(int(place.block.max()) + 1)[place.block]
@@ -115,7 +133,12 @@ def draw_ground(rng: np.random.Generator, world: World, place: Landscape) -> Gro
         place.relief, 0.0, 1.5
     )  # sun from the north-west corner
     return Ground(
-        offsets[:, place.patch], peak[place.patch], evergreen[place.patch], np.stack([*noise, rows, houses]), shade
+        offsets=offsets,
+        own=own,
+        peak=peak[place.patch],
+        evergreen=evergreen[place.patch],
+        textures=np.stack([*noise, rows, houses]),
+        shade=shade,
     )
 
 
@@ -125,42 +148,44 @@ def cover_of(ground: Ground, month: int) -> Array:
 
 
 def _phenology(ground: Ground, truth: Labels, month: int) -> Array:
-    """Seasonal shift on the three axes, (3, H, W) log units."""
+    """Seasonal shift on the three axes but of fields, (3, H, W) log units."""
     cold = np.cos(2 * np.pi * (month - 0.5) / 12)
     lean = np.zeros((3, *truth.shape))
-    green = cover_of(ground, month) - 0.55
-    for label, brightness, greenness, swir in (
-        (GRASS, 0.0, -0.35, 0.10),
-        (FLOODED, -0.10, -0.35, 0.0),
-        (SHRUB, 0.0, -0.20, 0.05),
-        (BUILT, 0.0, -0.10, 0.0),
-    ):
-        lean[:, truth == label] = cold * np.array([[brightness], [greenness], [swir]])
-    leafless = (truth == TREES) & (ground.evergreen < 0.5)
-    lean[:, leafless] = max(cold, 0.0) * np.array([[-0.10], [-0.75], [0.15]])
-    crops = truth == CROPS
-    lean[:, crops] = np.array([[-0.1], [1.25], [-0.55]]) * green[crops]
+    for label, shift in WINTER.items():
+        lean[:, truth == label] = cold * np.array(shift)[:, None]
+    lean[:, (truth == TREES) & ~ground.evergreen] = max(cold, 0.0) * np.array(LEAFLESS)[:, None]
     return lean
 
 
-def _surface(world: World, place: Landscape, ground: Ground, truth: Labels, month: int) -> Array:
-    """Reflectance of the clear sky above the path, (13, H, W) DN, before the sensor's blur."""
-    spread = SPREAD[truth]
-    lean = ground.offsets * spread + _phenology(ground, truth, month)
-    weights = np.array([TEXTURE[label] for label in range(len(TEXTURE))])[truth]
-    lean[0] += np.einsum("hwk,khw->hw", weights, ground.textures) + ground.shade * (truth != WATER)
-    bias = np.array(world.brightness)[GROUPS]
-    logs = np.einsum("ab,ahw->bhw", AXES, lean) + bias[:, None, None]
-    return np.asarray((CLASS_DN - PATH_DN)[truth].transpose(2, 0, 1) * np.exp(logs))
+def _mean(ground: Ground, truth: Labels, month: int) -> Array:
+    """Mean spectrum of each pixel above the path, (13, H, W) DN; fields show soil between their crops."""
+    mean = (CLASS_DN - PATH_DN)[truth].transpose(2, 0, 1)
+    crops = truth == CROPS
+    soil = SOIL_SHARE * CLASS_DN[BARE] - PATH_DN
+    green = (CLASS_DN[CROPS] - PATH_DN - soil) / MEAN_COVER
+    mean[:, crops] = soil[:, None] + green[:, None] * cover_of(ground, month)[crops]
+    return np.asarray(mean)
+
+
+def _surface(
+    rng: np.random.Generator, world: World, place: Landscape, ground: Ground, truth: Labels, month: int
+) -> Array:
+    """Reflectance under a clear sky above the path, (13, H, W) DN, before the sensor's blur."""
+    passing = np.sqrt(PASSING_SHARE) * world.offsets * OFFSET_STD[:, None] * rng.standard_normal(ground.offsets.shape)
+    of_patches = np.einsum("ab,ap->bp", AXES, ground.offsets + passing) + ground.own
+    lean = _phenology(ground, truth, month)
+    strength = np.array([TEXTURE[label] for label in range(len(TEXTURE))])[truth]
+    lean[0] += np.einsum("hwk,khw->hw", strength, ground.textures) + ground.shade * (truth != WATER)
+    air = np.array(world.brightness)[GROUPS] + AIR_STD * rng.standard_normal(len(BANDS))
+    logs = of_patches[:, place.patch] * SPREAD[truth] + np.einsum("ab,ahw->bhw", AXES, lean) + air[:, None, None]
+    return np.asarray(_mean(ground, truth, month) * np.exp(logs))
 
 
 def see(
     rng: np.random.Generator, world: World, place: Landscape, ground: Ground, sky: Sky, truth: Labels, month: int
 ) -> npt.NDArray[np.uint16]:
     """One Sentinel-2 acquisition, (13, H, W) uint16 DN from 1 to 16000."""
-    surface = (
-        _surface(world, place, ground, truth, month) * (1 - 0.65 * sky.shadow) * np.exp(0.06 * rng.standard_normal())
-    )
+    surface = _surface(rng, world, place, ground, truth, month) * (1 - 0.65 * sky.shadow)
     image = np.empty_like(surface)
     for band, blur in enumerate(BLUR):
         clear = PATH_DN[band] + surface[band] + HAZE_DN[band] * sky.haze

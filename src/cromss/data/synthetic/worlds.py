@@ -59,9 +59,9 @@ class World:
 
 
 PRETRAIN = World(
-    parcel=11.0, stretch=(1.0, 2.4), crops=0.55, shrub=-0.9, fallow=-1.9, woods=0.45, lakes=1.25, towns=1.35,
+    parcel=11.0, stretch=(1.0, 2.4), crops=0.9, shrub=-0.9, fallow=-1.9, woods=0.38, lakes=1.25, towns=1.35,
     highlands=-0.15, wetness=0.0, gardens=0.45, offsets=1.0, brightness=(0.0, 0.0, 0.0), decibels=(0.0, 0.0),
-    cloud=0.45,
+    cloud=0.55,
 )  # fmt: skip
 SHIFTED = World(
     parcel=7.0, stretch=(1.4, 3.6), crops=0.0, shrub=-0.35, fallow=-1.4, woods=0.65, lakes=1.35, towns=1.05,
