@@ -255,8 +255,9 @@ def build_network(spec: NetworkSpec) -> SegmentationNetwork:
     for module in network.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.register_forward_pre_hook(_refuse_one_value)
-    for parameter in _unread_parameters(network):
-        parameter.requires_grad_(False)
+    unread = _unread_parameters(network)
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(name not in unread)
     return network
 
 
@@ -298,15 +299,20 @@ def _refuse_one_value(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         )
 
 
-def _unread_parameters(network: SegmentationNetwork) -> list[nn.Parameter]:
-    """The parameters without influence on the logits, found by a dry run without data on torch's meta device."""
-    spec, size = network.spec, 2 * network.size_multiple
-    parameters = {name: torch.empty_like(p, device="meta").requires_grad_() for name, p in network.named_parameters()}
-    buffers = {name: torch.empty_like(buffer, device="meta") for name, buffer in network.named_buffers()}
-    images = {sensor: torch.empty(1, bands, size, size, device="meta") for sensor, bands in spec.inputs.items()}
-    network.eval()
+_unread: dict[str, frozenset[str]] = {}  # the same for every network of a spec, and a second of work for a large one
+
+
+def _unread_parameters(network: SegmentationNetwork) -> frozenset[str]:
+    """The parameters without influence on the logits, found by one forward and backward pass on blank images."""
+    spec, size, key = network.spec, 2 * network.size_multiple, repr(network.spec)
+    if key in _unread or any(parameter.is_meta for parameter in network.parameters()):
+        return _unread.get(
+            key, frozenset()
+        )  # a network on the meta device has no numbers, so it can neither run nor train
+    images = {sensor: torch.zeros(1, bands, size, size) for sensor, bands in spec.inputs.items()}
+    network.eval()  # neither draws random numbers nor updates BatchNorm
     try:
-        logits = torch.func.functional_call(network, {**parameters, **buffers}, (images,))
+        logits = network(images)
     except (AssertionError, RuntimeError, ValueError) as error:
         what = f"the encoder {spec.encoder} with the {spec.decoder} decoder cannot take images of {size} px"
         raise ModelError(what, got=error, do="choose an encoder that takes any image size") from error
@@ -318,8 +324,10 @@ def _unread_parameters(network: SegmentationNetwork) -> list[nn.Parameter]:
             expected=(size, size),
         )
     total = torch.stack([values.sum() for values in logits.values()]).sum()
-    gradients = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
-    return [p for p, gradient in zip(network.parameters(), gradients, strict=True) if gradient is None]
+    names, parameters = zip(*network.named_parameters(), strict=True)
+    gradients = torch.autograd.grad(total, parameters, allow_unused=True)
+    _unread[key] = frozenset(name for name, gradient in zip(names, gradients, strict=True) if gradient is None)
+    return _unread[key]
 
 
 def forward_any_size(network: nn.Module, images: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -3,14 +3,14 @@
 In: a .ckpt, .pth or .pt file that torch.save wrote; nothing in it is run (see restricted_reader). Which layout it has
 is told by the names of its weights:
 
-    layout                    under           names                                              becomes
-    CromSS, middle fusion     state_dict      net.encoder1. net.encoder. net.decoder. net.segmentation_head.
-    checkpoint CromSS, late fusion       state_dict      net.model1. net.model2.                            checkpoint
-    one sensor                state_dict      net.encoder. net.decoder. net.segmentation_head.   checkpoint MoCo
-    state_dict      module.encoder_q.                                  encoder DINO                      teacher
-    module.backbone.                                   encoder DeCUR                     -
-    module.backbone_1. (s1) module.backbone_2. (s2)    encoder Satlas                    -
-    backbone.resnet.                                   encoder
+    layout           under        names start with                                            becomes
+    CromSS, middle   state_dict   net.encoder1. net.encoder. net.decoder. net.segm...         checkpoint
+    CromSS, late     state_dict   net.model1. net.model2.                                     checkpoint
+    one sensor       state_dict   net.encoder. net.decoder. net.segm...                       checkpoint
+    MoCo             state_dict   module.encoder_q.                                           encoder
+    DINO             teacher      module.backbone.                                            encoder
+    DeCUR            -            module.backbone_1. (s1)  module.backbone_2. (s2)            encoder
+    Satlas           -            backbone.resnet.                                            encoder
 
 The encoder of s1 is the authors' first, that of s2 their second. Classification layers (fc) are left out, and counted.
 """
