@@ -25,20 +25,18 @@ __all__ = ["BANDS", "CLASS_DB", "Echoes", "draw_echoes", "listen"]
 
 BANDS = ("VV", "VH")
 
-# dB by class, rows in the order of Dynamic World: the median over real scenes of the median of the pixels that carry
-# the class (the rule of `spectra.CLASS_DN`), moved apart by up to 3 dB where the real labels mix classes (see the
-# second table).
+# dB by class, rows in the order of Dynamic World: medians of the same real scenes by the rule of `spectra.CLASS_DN`.
 CLASS_DB = np.array(
     [
-        [-18.3, -24.4],  # water
-        [-9.8, -15.3],  # trees
-        [-12.2, -18.2],  # grass
+        [-18.4, -24.1],  # water
+        [-9.8, -15.1],  # trees
+        [-12.4, -18.1],  # grass
         [-10.1, -16.1],  # flooded vegetation
-        [-11.4, -18.0],  # crops
-        [-10.4, -17.0],  # shrub and scrub
-        [-9.3, -15.9],  # built
-        [-11.5, -18.8],  # bare
-        [-12.1, -17.9],  # snow and ice
+        [-11.3, -18.2],  # crops
+        [-10.5, -16.7],  # shrub and scrub
+        [-9.4, -15.9],  # built
+        [-11.6, -19.0],  # bare
+        [-11.7, -17.8],  # snow and ice
     ]
 )
 # What the real medians hide because real labels err: reeds in water echo twice in VV, walls echo strongly, bare rock
