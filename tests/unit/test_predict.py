@@ -49,6 +49,8 @@ def test_a_map_has_the_grid_colours_names_and_overviews_that_a_map_needs(tmp_pat
         assert file.tags(1)["CLASS_6"] == "built"
         assert file.tags()["CLASS_NAMES"].startswith("0=water;1=trees;")
         np.testing.assert_array_equal(file.read(1), classes)
+    with rasterio.open(report["files"]["class"], overview_level=0) as file:
+        assert file.colormap(1)[6] == LEGEND.colormap()[6]
     with rasterio.open(report["files"]["confidence"]) as file:
         assert (file.nodata, file.units) == (255, ("percent",))
         assert set(np.unique(file.read(1)[classes != 255])) == {100}

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,6 @@ import numpy as np
 import rasterio
 import torch
 from numpy.typing import NDArray
-from rasterio.enums import Resampling
-from rasterio.windows import Window
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
@@ -34,18 +32,16 @@ from torch import Tensor, nn
 
 from cromss.config import PredictConfig
 from cromss.errors import ConfigError, NonFiniteError
-from cromss.files import remove_stale
 from cromss.geo.bands import Normalization
-from cromss.geo.legend import IGNORE, Legend
-from cromss.geo.raster import create_raster
+from cromss.geo.legend import Legend
 from cromss.maps.blend import Strip, blended_strips
+from cromss.maps.map_files import MapFiles, map_files, map_paths, map_row_of_blocks
 from cromss.maps.scene import Scene, open_scene
 from cromss.models.networks import FUSED, SegmentationNetwork, forward_any_size
 from cromss.training.checkpoint import load_network
 
 __all__ = ["choose_branches", "predict", "predict_probabilities", "predict_scene"]
 
-NO_DATA = IGNORE
 _MEGABYTE = 1024**2
 
 
@@ -102,9 +98,9 @@ def predict_scene(
     legend = Legend.from_dict(card["legend"])
     branches = choose_branches(network.spec.inputs, network.spec.branches, list(images), branch)
     normalizations = {sensor: Normalization.from_dict(card["inputs"][sensor]) for sensor in images}
-    paths = _output_paths(Path(out), probabilities, overwrite)
+    paths = map_paths(Path(out), probabilities, overwrite)
     with open_scene(images, normalizations, s2_product) as scene:
-        counts, confidence = _write_maps(
+        maps = _write_maps(
             scene,
             network,
             branches,
@@ -122,9 +118,9 @@ def predict_scene(
             "width": scene.grid.width,
             "branches": list(branches),
             "products": scene.products,
-            "pixels": dict(zip(legend.names, counts[:-1], strict=True)),
-            "no_data_pixels": counts[-1],
-            "mean_confidence": confidence,
+            "pixels": dict(zip(legend.names, maps.pixels, strict=True)),
+            "no_data_pixels": maps.no_data_pixels,
+            "mean_confidence": maps.mean_confidence,
             "seconds": time.monotonic() - began,
         }
 
@@ -212,8 +208,8 @@ def _write_maps(
     batch_size: int,
     tags: Mapping[str, str],
     show_progress: bool,
-) -> tuple[list[int], float | None]:
-    """Stream the scene through the network; return pixels a class, those without data last, and the mean confidence."""
+) -> MapFiles:
+    """Stream the scene through the network into the maps; return what they counted."""
     device = next(network.parameters()).device
     network.eval()
 
@@ -225,13 +221,13 @@ def _write_maps(
         return result
 
     height, width = scene.grid.shape
-    counts = np.zeros(legend.num_classes + 1, np.int64)
-    confidence_sum = 0
-    # GDAL would otherwise keep decoded blocks in a twentieth of the machine's memory.
-    cache = 2 * scene.row_of_blocks() + 16 * _MEGABYTE
-    with rasterio.Env(GDAL_CACHEMAX=cache), ExitStack() as stack:
-        files = {name: stack.enter_context(_map_file(name, path, scene, legend, tags)) for name, path in paths.items()}
-        advance = stack.enter_context(_progress(height, width, show_progress))
+    # Enough for each block to be decoded or written once. GDAL's own limit is a twentieth of the machine's memory.
+    cache = 2 * (scene.row_of_blocks() + map_row_of_blocks(paths, width, legend)) + 4 * _MEGABYTE
+    with (
+        rasterio.Env(GDAL_CACHEMAX=cache),
+        map_files(paths, scene.grid, legend, tags) as maps,
+        _progress(height, width, show_progress) as advance,
+    ):
         strips = blended_strips(
             scene.read,
             classify,
@@ -243,74 +239,9 @@ def _write_maps(
             batch_size=batch_size,
         )
         for top, probability_CHW, valid_HW in strips:
-            layers = _layers(probability_CHW, valid_HW)
-            for name, file in files.items():
-                file.write(layers[name], window=Window(0, top, width, len(valid_HW)))
-            classes, pixels = np.unique(layers["class"], return_counts=True)
-            counts[np.where(classes == NO_DATA, -1, classes.astype(int))] += pixels
-            confidence_sum += int(layers["confidence"][layers["confidence"] != NO_DATA].sum(dtype=np.int64))
+            maps.write(top, probability_CHW, valid_HW)
             advance(len(valid_HW))
-    known = int(counts[:-1].sum())
-    return counts.tolist(), confidence_sum / known if known else None
-
-
-def _layers(probability_CHW: NDArray[np.float32], valid_HW: NDArray[np.bool_]) -> dict[str, NDArray[np.uint8]]:
-    """Each map's rows (bands, rows, W), uint8."""
-    percent_CHW = np.rint(probability_CHW * 100).astype(np.uint8)
-    best_HW = probability_CHW.argmax(axis=0)
-    layers = {
-        "class": best_HW.astype(np.uint8)[None],
-        "confidence": np.take_along_axis(percent_CHW, best_HW[None], axis=0),
-        "probabilities": percent_CHW,
-    }
-    for layer in layers.values():
-        layer[:, ~valid_HW] = NO_DATA
-    return layers
-
-
-@contextmanager
-def _map_file(
-    name: str, path: Path, scene: Scene, legend: Legend, tags: Mapping[str, str]
-) -> Iterator[rasterio.io.DatasetWriter]:
-    """A map to be written in rows; its overviews are made when it is complete."""
-    content = {
-        "class": f"class of the legend {legend.name}",
-        "confidence": "probability of the class in class.tif, in percent",
-        "probabilities": "probability of each class, in percent",
-    }
-    names = "".join(f"{index}={text};" for index, text in enumerate(legend.names))
-    with create_raster(
-        path,
-        scene.grid,
-        bands=legend.num_classes if name == "probabilities" else 1,
-        dtype="uint8",
-        nodata=NO_DATA,
-        band_names=legend.names if name == "probabilities" else (name,),
-        colormap=legend.colormap() if name == "class" else None,
-        tags={"CONTENT": content[name], "CLASS_NAMES": f"{names}{NO_DATA}=no_data", **tags},
-    ) as file:
-        if name == "class":
-            file.update_tags(1, **{f"CLASS_{index}": text for index, text in enumerate(legend.names)})
-        else:
-            file.units = ["percent"] * file.count
-        yield file
-        factors = [2**level for level in range(1, 16) if max(scene.grid.shape) > 256 * 2 ** (level - 1)]
-        if factors:
-            file.build_overviews(factors, Resampling.mode if name == "class" else Resampling.average)
-
-
-def _output_paths(out: Path, probabilities: bool, overwrite: bool) -> dict[str, Path]:
-    """The maps to write, by name, the class map first: files are committed in reverse order."""
-    names = ["class", "confidence", *(["probabilities"] if probabilities else [])]
-    paths = {name: out / f"{name}.tif" for name in names}
-    present = [path.name for path in paths.values() if path.exists()]
-    if present and not overwrite:
-        raise ConfigError(
-            "maps exist already", got=", ".join(present), where=out, do="choose another folder, or set overwrite"
-        )
-    for path in paths.values() if out.is_dir() else ():
-        remove_stale(out, path.name)
-    return paths
+    return maps
 
 
 def _require_window(window: int, overlap: float, batch_size: int) -> None:
