@@ -127,7 +127,7 @@ def _difference_table(rows: Sequence[Content]) -> Table:
                 f"{row['arm']} − {row['minus']}",
                 metric_title(row["metric"]),
                 Estimate(mean=100 * row["mean"], interval=_half(row)),
-                f"{row['pairs']} {row['unit']}",
+                f"{row['pairs']} ({row['unit']})",
                 Verdict(kind=_VERDICTS.get(row["verdict"], "unknown"), text=row["verdict"]),
             ]
             for row in rows

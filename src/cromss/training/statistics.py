@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from scipy.stats import t as student_t
+from scipy.special import stdtrit  # the quantile of Student's t, without the second that scipy.stats takes to load
 
 from cromss.errors import ArgumentError
 
@@ -78,7 +78,7 @@ def student_interval(values: Sequence[float], confidence: float = 0.95) -> tuple
     summary = summarize(values)
     if summary.std is None:
         return None
-    half = float(student_t.ppf((1 + confidence) / 2, len(values) - 1)) * summary.std / math.sqrt(len(values))
+    half = float(stdtrit(len(values) - 1, (1 + confidence) / 2)) * summary.std / math.sqrt(len(values))
     return summary.mean - half, summary.mean + half
 
 

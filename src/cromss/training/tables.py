@@ -132,7 +132,7 @@ def _difference_lines(content: Mapping[str, Any], table: str) -> Iterator[str]:
             metric_title(row["metric"]),
             f"{100 * row['mean']:+.1f}",
             "–" if row["low"] is None else f"{100 * row['low']:+.1f} to {100 * row['high']:+.1f}",
-            f"{row['pairs']} {row['unit']}",
+            f"{row['pairs']} ({row['unit']})",
             row["verdict"],
         ]
         for row in found
