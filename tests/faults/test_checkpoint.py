@@ -58,9 +58,13 @@ def training_state(network: SegmentationNetwork) -> TrainingState:
 
 
 @pytest.fixture(scope="module")
-def network() -> SegmentationNetwork:
+def network(tmp_path_factory: pytest.TempPathFactory) -> SegmentationNetwork:
     torch.manual_seed(0)
-    return build_network(SPEC)
+    network = build_network(SPEC)
+    folder = tmp_path_factory.mktemp("warm") / "a"
+    save_checkpoint(folder, network=network, card={})
+    load_network(folder)  # so that libraries are loaded before any test measures time and memory
+    return network
 
 
 @pytest.fixture
@@ -398,7 +402,6 @@ def forge(folder: Path) -> None:
 def test_hostile_content_is_refused_quickly_and_in_little_memory(title: str, run: Path) -> None:
     change, message = HOSTILE[title]
     folder = run / "checkpoints" / step_name(1)
-    load_network(folder)  # so that libraries are loaded before time and memory are measured
     change(folder)
     forge(folder)
     peak, begin = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
 import pytest
 import segmentation_models_pytorch as smp
 import torch
@@ -180,8 +183,19 @@ def test_images_that_do_not_fit_are_named(change: dict[str, torch.Tensor | None]
 
 def test_sensors_of_different_size_cannot_be_stacked() -> None:
     network = build_network(spec(branches=("fused",)))
-    with pytest.raises(ModelError, match="differ in size"):
-        network({"s1": images(32)["s1"], "s2": images(64)["s2"]})
+    for other in (torch.rand(2, 2, 32, 64), torch.rand(2, 2, 64, 32), torch.rand(1, 2, 64, 64)):
+        with pytest.raises(ModelError, match="differ in size"):
+            network({"s1": other, "s2": images(64)["s2"]})
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+def test_a_network_built_where_gradients_are_off_can_be_trained(
+    context: Callable[[], AbstractContextManager[None]],
+) -> None:
+    with context():
+        network = build_network(spec(num_classes=7))
+    network(images(32))["s2"].sum().backward()
+    assert all(p.grad is not None for p in network.encoders["s2"].parameters())
 
 
 def test_an_unknown_branch_is_refused() -> None:

@@ -184,10 +184,9 @@ class SegmentationNetwork(nn.Module):
         return self._parts("segmentation_head")
 
     def _parts(self, name: str) -> dict[str, nn.Module]:
-        shared = self.spec.fusion == "middle" and name != "encoder"
-        return {
-            branch: getattr(self.shared if shared else self.branches[branch], name) for branch in self.spec.branches
-        }
+        if self.spec.fusion == "middle" and name != "encoder":
+            return dict.fromkeys(self.spec.branches, self.shared[name])
+        return {branch: getattr(self.branches[branch], name) for branch in self.spec.branches}
 
     @property
     def size_multiple(self) -> int:
@@ -212,7 +211,7 @@ class SegmentationNetwork(nn.Module):
         sensors = tuple(self.spec.inputs) if branch == FUSED else (branch,)
         for sensor in sensors:
             self._check(sensor, images)
-        if len({images[sensor].shape[::2] for sensor in sensors}) > 1:
+        if len({(len(images[sensor]), *images[sensor].shape[2:]) for sensor in sensors}) > 1:
             raise ModelError("the sensors' images differ in size", got={s: tuple(images[s].shape) for s in sensors})
         image = images[sensors[0]] if len(sensors) == 1 else torch.cat([images[sensor] for sensor in sensors], dim=1)
         features = self.encoders[branch](image)
@@ -223,10 +222,8 @@ class SegmentationNetwork(nn.Module):
             raise ModelError("an image that the network needs is missing", got=sorted(images), expected=sensor)
         image, bands = images[sensor], self.spec.inputs[sensor]
         if image.ndim != 4 or image.shape[1] != bands or not image.is_floating_point():
-            got = f"{tuple(image.shape)} {image.dtype}"
-            raise ModelError(
-                f"the {sensor} image does not fit", got=got, expected=f"(B, {bands}, H, W), floating point"
-            )
+            got, expected = f"{tuple(image.shape)} {image.dtype}", f"(B, {bands}, H, W), floating point"
+            raise ModelError(f"the {sensor} image does not fit", got=got, expected=expected)
         multiple = self.size_multiple
         height, width = image.shape[-2:]
         if height % multiple or width % multiple or not image.numel():
@@ -250,14 +247,15 @@ def build_network(spec: NetworkSpec) -> SegmentationNetwork:
     so that distributed training finds none unused. Raises ModelError for an unknown encoder, or one that does not go
     with the decoder.
     """
-    models = {branch: _build_branch(spec, branch) for branch in spec.branches}
-    network = SegmentationNetwork(spec, models)
-    for module in network.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.register_forward_pre_hook(_refuse_one_value)
-    unread = _unread_parameters(network)
-    for name, parameter in network.named_parameters():
-        parameter.requires_grad_(name not in unread)
+    with torch.inference_mode(False), torch.enable_grad():  # a network built for evaluation can still be trained
+        models = {branch: _build_branch(spec, branch) for branch in spec.branches}
+        network = SegmentationNetwork(spec, models)
+        for module in network.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.register_forward_pre_hook(_refuse_one_value)
+        unread = _unread_parameters(network)
+        for name, parameter in network.named_parameters():
+            parameter.requires_grad_(name not in unread)
     return network
 
 
@@ -280,8 +278,8 @@ def _build_branch(spec: NetworkSpec, branch: str) -> smp.base.SegmentationModel:
         )
     except (KeyError, ValueError, RuntimeError, TypeError, AttributeError) as error:
         known = [*smp.encoders.get_encoder_names(), *(f"tu-{name}" for name in timm.list_models())]
-        near = difflib.get_close_matches(spec.encoder, known, n=3)
         if spec.encoder not in known:
+            near = difflib.get_close_matches(spec.encoder, known, n=3)
             raise ModelError("unknown encoder", got=spec.encoder, expected=f"near: {near}") from error
         what = f"the encoder {spec.encoder} cannot be used below a {spec.decoder} decoder"
         raise ModelError(what, got=error, do="choose another encoder, decoder or number of channels") from error
@@ -306,9 +304,7 @@ def _unread_parameters(network: SegmentationNetwork) -> frozenset[str]:
     """The parameters without influence on the logits, found by one forward and backward pass on blank images."""
     spec, size, key = network.spec, 2 * network.size_multiple, repr(network.spec)
     if key in _unread or any(parameter.is_meta for parameter in network.parameters()):
-        return _unread.get(
-            key, frozenset()
-        )  # a network on the meta device has no numbers, so it can neither run nor train
+        return _unread.get(key, frozenset())  # without numbers, on the meta device, nothing can run or be trained
     images = {sensor: torch.zeros(1, bands, size, size) for sensor, bands in spec.inputs.items()}
     network.eval()  # neither draws random numbers nor updates BatchNorm
     try:
@@ -318,11 +314,9 @@ def _unread_parameters(network: SegmentationNetwork) -> frozenset[str]:
         raise ModelError(what, got=error, do="choose an encoder that takes any image size") from error
     network.train()
     if any(values.shape[-2:] != (size, size) for values in logits.values()):
-        raise ModelError(
-            f"the {spec.decoder} decoder does not return to the image size with {spec.encoder}",
-            got=[tuple(values.shape[-2:]) for values in logits.values()],
-            expected=(size, size),
-        )
+        got = [tuple(values.shape[-2:]) for values in logits.values()]
+        what = f"the {spec.decoder} decoder does not return to the image size with {spec.encoder}"
+        raise ModelError(what, got=got, expected=(size, size))
     total = torch.stack([values.sum() for values in logits.values()]).sum()
     names, parameters = zip(*network.named_parameters(), strict=True)
     gradients = torch.autograd.grad(total, parameters, allow_unused=True)
