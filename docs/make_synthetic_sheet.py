@@ -16,7 +16,7 @@ from cromss.maps.pictures import RGB, error_picture, label_picture, s1_composite
 
 SUMMER = 2
 PLACES = {"pretrain": (4, 12, 13, 30, 33, 40), "shifted": (2, 5)}
-YEAR = (33, 47)
+YEAR = (47, 27)
 
 
 def pictures_of(record: PlaceRecord, world: SyntheticWorld) -> list[RGB]:

@@ -90,7 +90,7 @@ def number(keys: Keys) -> tuple[npt.NDArray[np.int64], Keys]:
     return numbers.reshape(keys.shape).astype(np.int64), names
 
 
-def edges(numbers: npt.NDArray[np.int64], other: npt.NDArray[np.int64] | None = None) -> npt.NDArray[np.bool_]:
+def edges(numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
     """True on the pixels whose right or lower neighbour lies in another cell: lines about one pixel wide."""
     line = np.zeros(numbers.shape, bool)
     line[:, :-1] |= numbers[:, :-1] != numbers[:, 1:]

@@ -10,13 +10,13 @@ year.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from cromss.data.synthetic.fields import Array, cells, correlated, edges, number, scramble, uniform
+from cromss.data.synthetic.fields import Array, Keys, cells, correlated, edges, number, scramble, uniform
 from cromss.data.synthetic.worlds import World
 
 __all__ = [
@@ -69,7 +69,7 @@ def _mean_by(numbers: Numbers, count: int, values: Array) -> Array:
     return np.asarray((np.bincount(numbers.ravel(), values.ravel(), count) / pixels)[numbers])
 
 
-def _fields(rng: np.random.Generator, world: World, size: int) -> tuple[Numbers, npt.NDArray[np.uint64], Array, Mask]:
+def _fields(rng: np.random.Generator, world: World, size: int) -> tuple[Numbers, Keys, Array, Mask]:
     """Fields by number, their hashes, the coordinate across their rows, and roads."""
     row, column = np.mgrid[:size, :size].astype(np.float64)
     row += 1.3 * correlated(rng, size, 7.0) + 5.0 * correlated(rng, size, 32.0)
@@ -90,9 +90,7 @@ def _fields(rng: np.random.Generator, world: World, size: int) -> tuple[Numbers,
     return fields, field_names, across, roads & (uniform(scramble(names, 5))[numbers] < 0.75)
 
 
-def _farmed(
-    rng: np.random.Generator, world: World, fields: Numbers, names: npt.NDArray[np.uint64], wet: Array
-) -> Labels:
+def _farmed(world: World, fields: Numbers, names: Keys, wet: Array) -> Labels:
     """The class of each field if it is farmed: wet land is grazed, dry land is scrub or fallow."""
     count = len(names)
     wetness = np.bincount(fields.ravel(), wet.ravel(), count) / np.bincount(fields.ravel(), minlength=count)
@@ -111,80 +109,95 @@ def _distance(inside: Mask) -> Array:
 
 
 def _river(rng: np.random.Generator, size: int, relief: Array) -> Mask:
-    """Rivers: the zero line of noise, of constant width where the noise rises steadily; none in half of the scenes."""
+    """Rivers: the zero line of noise, of constant width where the noise rises steadily; some places have none."""
     bed = correlated(rng, size, 26.0) + 0.30 * correlated(rng, size, 7.0) + 1.4 * rng.standard_normal()
     rise = np.hypot(*np.gradient(bed)) + 1e-3
     width = 0.8 + 2.2 * rng.random()
     return np.asarray((np.abs(bed) / rise < width) & (relief < 1.3))
 
 
-def _land(rng: np.random.Generator, world: World, size: int) -> tuple[Labels, Landscape, Array]:
-    """Land cover without seasons, the place (truth still without seasons), and the wetness of the ground."""
-    relief = (
-        0.75 * correlated(rng, size, 34.0)
-        + 0.25 * correlated(rng, size, 9.0)
-        + 0.85 * _region(rng, size)
-        + world.highlands
-    )
-    wet = 0.6 * correlated(rng, size, 20.0) + 0.7 * _region(rng, size) - 0.35 * relief + world.wetness
-    fields, names, across, roads = _fields(rng, world, size)
-    cover = _farmed(rng, world, fields, names, wet)
-
-    row, column = np.mgrid[:size, :size] + np.stack([3.5 * correlated(rng, size, 6.0) for _ in range(2)])
-    stands, _ = number(cells(column / STAND, row / STAND, int(rng.integers(2**62)), jitter=0.9))
-    blocks, _ = number(cells(column / BLOCK, row / BLOCK, int(rng.integers(2**62)), jitter=0.5))
-
+def _grow_woods(
+    rng: np.random.Generator, world: World, cover: Labels, fields: Numbers, names: Keys, relief: Array
+) -> None:
+    """Woods with scrub along their edges, following fields and terrain half and half, and hedges."""
+    size = len(cover)
     chance = uniform(scramble(names, 7))[fields]
-    wild = (
-        0.75 * correlated(rng, size, 10.0)
-        + 0.25 * correlated(rng, size, 3.0)
-        + 0.6 * _region(rng, size)
-        + 0.35 * relief
-    )
+    wild = 0.75 * correlated(rng, size, 10.0) + 0.25 * correlated(rng, size, 3.0) + 0.6 * _region(rng, size)
+    wild += 0.35 * relief
     wild = 0.5 * wild + 0.5 * _mean_by(fields, len(names), wild) + 0.35 * (chance - 0.5)
     woods = wild > world.woods
-    fringe = (wild > world.woods - 0.17) & (correlated(rng, size, 4.0) > 0.1)
-    cover[fringe] = SHRUB
+    cover[(wild > world.woods - 0.17) & (correlated(rng, size, 4.0) > 0.1)] = SHRUB
     cover[woods] = TREES
     cover[woods & (correlated(rng, size, 5.0) > 1.7)] = SHRUB
     hedge = edges(fields) & (uniform(scramble(fields.astype(np.uint64), 8)) < 0.28)
     cover[hedge & ~woods] = TREES
 
+
+def _raise_mountains(rng: np.random.Generator, cover: Labels, relief: Array) -> Array:
+    """Alpine grass, moor and rock, one above the other; returns the ragged height that separates them."""
+    size = len(cover)
     high = relief + 0.30 * correlated(rng, size, 5.0)
     moor = correlated(rng, size, 6.0)
     cover[(high > 1.0) & (cover != TREES)] = GRASS
     cover[(high > 1.1) & (moor > 0.35 - 0.5 * (high - 1.1)) & ((cover != TREES) | (high > 1.5))] = SHRUB
     cover[(high > 1.6) & (cover == TREES)] = GRASS
     cover[high + 0.2 * moor > 1.8] = BARE
+    return high
 
-    lake = (
-        0.8 * correlated(rng, size, 15.0) + 0.3 * correlated(rng, size, 4.0) - 0.45 * relief + 0.65 * _region(rng, size)
-    )
+
+def _flood(
+    rng: np.random.Generator, world: World, cover: Labels, relief: Array, high: Array, wet: Array
+) -> tuple[Mask, Array]:
+    """Lakes and rivers, and marsh near them; returns the water and the nearness to it, 1 at the shore."""
+    size = len(cover)
+    lake = 0.8 * correlated(rng, size, 15.0) + 0.3 * correlated(rng, size, 4.0) - 0.45 * relief
+    lake += 0.65 * _region(rng, size)
     water = ((lake > world.lakes) | _river(rng, size, relief)) & (high < 1.6)
     near = np.exp(-_distance(~water) / 5.0)
     marsh = 0.8 * correlated(rng, size, 6.0) + 0.8 * wet + 1.7 * near > 1.75
     cover[marsh & (high < 1.1)] = FLOODED
+    return water, near
 
-    urban = (
-        0.8 * correlated(rng, size, 12.0)
-        + 0.7 * _region(rng, size)
-        - 0.4 * np.abs(relief)
-        + 0.15 * correlated(rng, size, 3.0)
-    )
-    town = (urban > world.towns) & ~water & (high < 1.2) & (cover != FLOODED)
+
+def _build_towns(
+    rng: np.random.Generator, world: World, cover: Labels, relief: Array, high: Array, water: Mask
+) -> Mask:
+    """Towns with their gardens, and quarries outside; returns the area of the towns."""
+    size = len(cover)
+    urban = 0.8 * correlated(rng, size, 12.0) + 0.7 * _region(rng, size) - 0.4 * np.abs(relief)
+    urban += 0.15 * correlated(rng, size, 3.0)
+    town = np.asarray((urban > world.towns) & ~water & (high < 1.2) & (cover != FLOODED))
     green = 0.8 * correlated(rng, size, 1.4) + 0.6 * correlated(rng, size, 5.0) - 0.4 * (urban - world.towns)
     garden = town & (green > world.gardens)
     cover[town] = BUILT
     cover[garden] = np.where(correlated(rng, size, 1.2) > 0.35, TREES, GRASS)[garden]
-    cover[(correlated(rng, size, 7.0) > 2.5) & ~town] = BARE  # quarries
+    cover[(correlated(rng, size, 7.0) > 2.5) & ~town] = BARE
+    return town
+
+
+def _land(rng: np.random.Generator, world: World, size: int) -> tuple[Landscape, Array]:
+    """A place whose truth, (1, H, W), knows no seasons yet, and the wetness of its ground."""
+    relief = 0.75 * correlated(rng, size, 34.0) + 0.25 * correlated(rng, size, 9.0) + 0.85 * _region(rng, size)
+    relief += world.highlands
+    wet = 0.6 * correlated(rng, size, 20.0) + 0.7 * _region(rng, size) - 0.35 * relief + world.wetness
+    fields, names, along, roads = _fields(rng, world, size)
+    cover = _farmed(world, fields, names, wet)
+
+    row, column = np.mgrid[:size, :size] + np.stack([3.5 * correlated(rng, size, 6.0) for _ in range(2)])
+    stands, _ = number(cells(column / STAND, row / STAND, int(rng.integers(2**62)), jitter=0.9))
+    blocks, _ = number(cells(column / BLOCK, row / BLOCK, int(rng.integers(2**62)), jitter=0.5))
+
+    _grow_woods(rng, world, cover, fields, names, relief)
+    high = _raise_mountains(rng, cover, relief)
+    water, near = _flood(rng, world, cover, relief, high, wet)
+    town = _build_towns(rng, world, cover, relief, high, water)
     cover[water] = WATER
     cover[roads & (high < 1.6) & (_distance(water) < 5)] = BUILT  # bridges span rivers, not lakes
 
     lakes, _ = ndimage.label(water)
     natural = np.isin(cover, (TREES, FLOODED)) | (high > 1.25)
     kind = np.select([cover == WATER, natural, cover == BUILT], [0, 1, 2], 3)
-    within = np.choose(kind, [lakes, stands, blocks, fields])
-    patch, patch_names = number(scramble(kind, within))
+    patch, patch_names = number(scramble(kind, np.choose(kind, [lakes, stands, blocks, fields])))
     place = Landscape(
         truth=cover[None],
         patch=patch,
@@ -192,25 +205,23 @@ def _land(rng: np.random.Generator, world: World, size: int) -> tuple[Labels, La
         block=blocks,
         town=town,
         relief=relief,
-        along=across,
+        along=along,
     )
-    return cover, place, wet + 0.5 * near + 0.25 * correlated(rng, size, 4.0)
+    return place, wet + 0.5 * near + 0.25 * correlated(rng, size, 4.0)
 
 
 def grow(rng: np.random.Generator, world: World, size: int, months: Sequence[int]) -> Landscape:
     """Make a place and its land cover in each of the given months (0 = January)."""
-    cover, place, wet = _land(rng, world, size)
+    place, wet = _land(rng, world, size)
+    cover = place.truth[0]
     ragged = place.relief + 0.22 * correlated(rng, size, 4.0)
+    marsh = cover == FLOODED
+    settled = (cover == BUILT) | (cover == WATER) | ((cover == TREES) & (ragged < 2.2))
     truth = np.repeat(cover[None], len(months), 0)
-    for season, month in enumerate(months):
+    for layer, month in zip(truth, months, strict=True):
         cold = np.cos(2 * np.pi * (month - 0.5) / 12) + 0.15 * rng.standard_normal()
         flood = np.cos(2 * np.pi * (month - 2.5) / 12) + 0.25 * rng.standard_normal()
-        marsh = cover == FLOODED
-        truth[season][marsh & (wet > 1.8 - 0.3 * flood)] = WATER
-        truth[season][marsh & (wet < 0.2 - 0.3 * flood)] = GRASS
-        settled = (cover == BUILT) | (cover == WATER) | ((cover == TREES) & (ragged < 2.2))
-        truth[season][(ragged > 2.0 - 0.15 * cold) & ~settled] = SNOW
-    return Landscape(
-        truth=truth, patch=place.patch, patches=place.patches, block=place.block, town=place.town,
-        relief=place.relief, along=place.along,
-    )  # fmt: skip
+        layer[marsh & (wet > 1.8 - 0.3 * flood)] = WATER
+        layer[marsh & (wet < 0.2 - 0.3 * flood)] = GRASS
+        layer[(ragged > 2.0 - 0.15 * cold) & ~settled] = SNOW
+    return replace(place, truth=truth)

@@ -55,10 +55,8 @@ APART_DB = np.array(
         [-3.5, -3.6],
     ]
 )
-OFFSET_DB = np.array(
-    [2.0, 2.2]
-)  # standard deviation between patches, for good; the two bands share 60% of its variance
-SHARED = 0.6
+OFFSET_DB = np.array([2.0, 2.2])  # standard deviation between patches, for good, in VV and VH
+SHARED = 0.6  # share of its variance that the two bands have in common
 MOISTURE_DB = 1.0  # standard deviation between patches, of one season, the same in both bands
 WIND_DB = 2.0  # standard deviation between seasons, on open water, in VV
 CALIBRATION_DB = 0.3  # standard deviation between images
