@@ -59,6 +59,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         network.to(fabric.device).eval(),
         batches,
         sensors=tuple(normalizations),
+        branches=network.spec.branches,
         names=store.legend.names,
         losses=("ce",),
         final_ratio=recipe.get("final_ratio", PretrainConfig.final_ratio),

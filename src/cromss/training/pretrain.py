@@ -139,7 +139,11 @@ class _Run:
             select_labels=selects and config.select_labels,
             select_predictions=selects and config.select_predictions,
             ignore_index=IGNORE,
+            mean_over_devices=self._mean_over_devices if self.fabric.world_size > 1 else None,
         )
+
+    def _mean_over_devices(self, counts: Tensor) -> Tensor:
+        return self.fabric.all_reduce(counts, reduce_op="mean")  # type: ignore[return-value]
 
     # ---- the run ----
 
@@ -187,8 +191,8 @@ class _Run:
                 observe=self._observe,
                 plan=self.plan,
                 progress=progress,
-                validate=(lambda: self._validate(network, stop)) if len(self.setup.validation_places) else None,
-                draw=(lambda step: self._draw(network, draw, step)) if draw else None,
+                validate=(lambda: self._validate(bare, stop)) if len(self.setup.validation_places) else None,
+                draw=(lambda step: self._draw(bare, draw, step)) if draw else None,
                 save=save,
                 log=log,
                 stop=stop,
@@ -206,18 +210,22 @@ class _Run:
         )
 
     def _validate(self, network: nn.Module, stop: StopSignal) -> Mapping[str, float]:
+        """Score the bare network: its distributed wrapper would wait for ranks that have fewer batches to validate."""
         network.eval()
-        self.latest = validate(
-            self.fabric,
-            network,
-            self.setup.validation_batches(),
-            sensors=self.setup.sensors,
-            names=self.names,
-            losses=self.config.losses,
-            final_ratio=self.config.final_ratio,
-            class_balanced=self.config.class_balanced,
-            stop=stop,
-        )
+        with self.fabric.autocast():
+            self.latest = validate(
+                self.fabric,
+                network,
+                self.setup.validation_batches(),
+                sensors=self.setup.sensors,
+                branches=self.setup.spec.branches,
+                names=self.names,
+                losses=self.config.losses,
+                final_ratio=self.config.final_ratio,
+                class_balanced=self.config.class_balanced,
+                stop=stop,
+            )
+        network.train()
         return self.latest.summary
 
     def _observe(self, batch: Batch, parts: Mapping[str, Tensor]) -> dict[str, float]:
@@ -243,7 +251,8 @@ class _Run:
         batch = next(iter(self.setup.validation_batches()))
         first = to_device({name: value[:_DRAWN] for name, value in batch.items()}, self.fabric.device)
         network.eval()
-        tiles = tiles_of(network, first, self.setup.sensors, self.config.final_ratio, self.config.class_balanced)
+        with self.fabric.autocast():
+            tiles = tiles_of(network, first, self.setup.sensors, self.config.final_ratio, self.config.class_balanced)
         network.train()
         draw(self.out / PICTURES / f"step-{step:08d}.png", tiles)
 

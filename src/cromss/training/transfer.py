@@ -251,7 +251,7 @@ class _Run:
             )
         if progress.step < plan.total_steps:
             stop.leave()
-        return self._finish(bare, self._score(network))
+        return self._finish(bare, self._score(bare))
 
     def _build(self) -> SegmentationNetwork:
         config = self.config
@@ -313,6 +313,7 @@ class _Run:
             network,
             ({name: value for name, value in batch.items() if name != "truth"} for batch in batches),
             sensors=(self.config.sensor,),
+            branches=(self.config.sensor,),
             names=self.store.legend.names,
             losses=("ce",),
             final_ratio=1.0,

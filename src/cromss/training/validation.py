@@ -109,6 +109,7 @@ def validate(
     batches: Iterable[Batch],
     *,
     sensors: Sequence[str],
+    branches: Sequence[str],
     names: Sequence[str],
     losses: Sequence[str],
     final_ratio: float,
@@ -120,7 +121,9 @@ def validate(
     Label weights are those of the end of the ramp (`final_ratio`), so that they compare between epochs and arms; they
     are judged on the pixels of this rank. Raises Stopped on a stop signal (in a single process only: ranks must agree).
     """
-    totals: dict[str, _Totals] = {}
+    shown = (*branches, MEAN) if len(branches) > 1 else tuple(branches)
+    # made before the first batch: a rank without any batch must still take part in every sum over the ranks
+    totals = {branch: _Totals.zeros(len(names), fabric.device) for branch in shown}
     judged = _Judged()
     for batch in batches:
         if stop is not None and fabric.world_size == 1 and stop.requested():
@@ -132,8 +135,6 @@ def validate(
                 torch.stack([values.float().softmax(1) for values in logits.values()]).mean(0).clamp_min(1e-30).log()
             )
         for branch, values in logits.items():
-            if branch not in totals:
-                totals[branch] = _Totals.zeros(len(names), fabric.device)
             _count(totals[branch], values.float(), batch, len(names))
         if "truth" in batch:
             _keep(judged, {name: v for name, v in logits.items() if name != MEAN}, batch, final_ratio, class_balanced)
