@@ -149,6 +149,14 @@ def test_existing_maps_are_kept_unless_overwrite_is_set(tmp_path):
     np.testing.assert_array_equal(read(tmp_path / "out" / "class.tif")[0], pattern(20, 20, seed=5))
 
 
+def test_old_probabilities_never_stand_beside_new_maps(tmp_path):
+    image = write_scene(tmp_path / "s2.tif", pattern(20, 20))
+    predict_scene(Reader(), plain_card(), {"s2": image}, tmp_path / "out", probabilities=True)
+    with pytest.raises(ConfigError, match="older probabilities"):
+        predict_scene(Reader(), plain_card(), {"s2": image}, tmp_path / "out", overwrite=True)
+    predict_scene(Reader(), plain_card(), {"s2": image}, tmp_path / "out", overwrite=True, probabilities=True)
+
+
 def test_a_network_that_gives_nan_is_refused_and_leaves_no_map(tmp_path):
     image = write_scene(tmp_path / "s2.tif", pattern(20, 20))
     with pytest.raises(NonFiniteError):

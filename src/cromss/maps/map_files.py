@@ -86,6 +86,13 @@ def map_paths(out: Path, probabilities: bool, overwrite: bool) -> dict[str, Path
         raise ConfigError(
             "maps exist already", got=", ".join(present), where=out, do="choose another folder, or set overwrite"
         )
+    older = out / "probabilities.tif"
+    if older.exists() and "probabilities" not in paths:
+        raise ConfigError(
+            "an older probabilities.tif would stand beside maps that it does not belong to",
+            where=older,
+            do="set probabilities to replace it too, delete it, or choose another folder",
+        )
     for path in paths.values() if out.is_dir() else ():
         remove_stale(out, path.name)
     return paths
