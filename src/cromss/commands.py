@@ -21,7 +21,7 @@ from cromss.models.weights import export_encoder
 from cromss.training.benchmark import benchmark as run_benchmark
 from cromss.training.checkpoint import find_checkpoint, verify_checkpoint
 from cromss.training.pretrain import pretrain as run_pretraining
-from cromss.training.pretrain_setup import input_bands
+from cromss.training.pretrain_setup import normalizations_of
 
 __all__ = ["benchmark", "demo", "export", "import_", "pretrain", "verify"]
 
@@ -43,7 +43,7 @@ def verify(config: VerifyConfig) -> None:
 def pretrain(config: PretrainConfig) -> dict[str, Any]:
     """Pretrain, drawing sample pictures on the way and a report at the end."""
     with Store.open(config.data) as store:
-        draw = functools.partial(draw_tiles, store.legend, input_bands(config, store))
+        draw = functools.partial(draw_tiles, store.legend, normalizations_of(config, store))
         result = run_pretraining(config, draw=draw)
         _say(f"done; the report is {write_run_report(config.out, store)}")
     return result

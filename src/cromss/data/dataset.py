@@ -10,6 +10,7 @@ In: a (epoch, place, season) key. Out: images in the network's scale, labels, pr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -33,6 +34,9 @@ Sample = dict[str, Any]
 "truth" uint8 (h, w) if the store has any, all 255 where this place has none; "id", a str."""
 
 LABEL_SOURCES = ("labels", "truth")
+
+KEPT_PLACES, KEPT_BYTES = 4096, 2**28
+"""Stores of at most so many places and bytes of label priors have these made once and kept, by each process."""
 
 FILL: Mapping[str, float] = {"paper": 0.5, "standard": 0.0}
 """Network input of a pixel without data, by kind of normalization: the mean of the band."""
@@ -82,6 +86,9 @@ class PatchDataset:
         self._layers = {"labels": label_source} | ({"truth": "truth"} if store.has("truth") else {})
         self._scalers = {name: _Scaler(store, normalization) for name, normalization in normalizations.items()}
         self._scratch = np.empty(0, np.uint8)
+        # whether priors are kept depends on the store alone, so a continued run takes the same path to the same bits
+        few = len(store) <= KEPT_PLACES and self._bytes_of_all_priors() <= KEPT_BYTES
+        self._tile_priors: dict[tuple[int, int], NDArray[np.float32]] | None = {} if few else None
 
     def __getitem__(self, key: SampleKey) -> Sample:
         _, place, _ = key
@@ -138,13 +145,22 @@ class PatchDataset:
         return season, draw_geometry(generator, height, width, crop=self._crop, flip=self._flip, rotate=self._rotate)
 
     def _label_prior(self, place: int, season: int, geometry: Geometry) -> Tensor:
-        """(C, h, w), computed on the window widened by the reach of the Gaussian: the same as on the whole tile."""
+        """(C, h, w): cut from the tile's prior where all of them fit into memory, else made for the window.
+
+        The window is widened by the reach of the Gaussian, which gives the same as the whole tile to rounding.
+        """
+        if self._tile_priors is not None:
+            if (place, season) not in self._tile_priors:
+                self._tile_priors[place, season] = self._prior_of(self.store.read_labels(place, self._source), season)
+            return torch.from_numpy(_own(geometry.apply(self._tile_priors[place, season])))
         labels_THW = self.store.read_labels(place, self._source)
         margin = int(self._truncate * self._sigma + 0.5)
         rows, columns, inner = geometry.with_margin(margin, *labels_THW.shape[1:])
-        labels = torch.from_numpy(np.ascontiguousarray(labels_THW[:, rows, columns]))
+        return torch.from_numpy(_own(inner.apply(self._prior_of(labels_THW[:, rows, columns], season))))
+
+    def _prior_of(self, labels_THW: NDArray[np.uint8], season: int) -> NDArray[np.float32]:
         prior_BCHW = label_prior(
-            labels[None],
+            torch.from_numpy(np.ascontiguousarray(labels_THW))[None],
             torch.tensor([season]),
             self.num_classes,
             self._prior or "ts",
@@ -152,7 +168,12 @@ class PatchDataset:
             self._truncate,
             IGNORE,
         )
-        return torch.from_numpy(_own(inner.apply(prior_BCHW[0].numpy())))
+        prior_CHW: NDArray[np.float32] = prior_BCHW[0].numpy()
+        return prior_CHW
+
+    def _bytes_of_all_priors(self) -> int:
+        pixels = sum(self.store.num_seasons(p) * math.prod(self.store.shape(p)) for p in range(len(self.store)))
+        return pixels * self.num_classes * np.dtype(np.float32).itemsize
 
     def _name(self, place: int, season: int) -> str:
         return f"{self.store.id(place)}/{self.store.seasons(place)[season]}"

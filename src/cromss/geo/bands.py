@@ -217,10 +217,18 @@ class Normalization:
                 got=f"shape {values.shape}",
                 expected=f"(..., {len(self.bands)}, H, W) for {', '.join(self.bands)}",
             )
-        mean, std = (np.asarray(self.statistics[product][name], np.float64)[:, None, None] for name in ("mean", "std"))
-        low, span = (mean - 2 * std, 4 * std) if self.kind == "paper" else (mean, std)
+        low, span = self._low_and_span(product)
         scaled = (values.astype(np.float32) - low.astype(np.float32)) * (1 / span).astype(np.float32)
         return np.clip(scaled, 0, 1, out=scaled) if self.kind == "paper" else scaled
+
+    def undo(self, scaled: NDArray[Any], product: str) -> NDArray[np.float32]:
+        """Network inputs (..., B, H, W) as values of `product` in the sensor's unit; what was clipped stays clipped."""
+        low, span = self._low_and_span(product)
+        return np.asarray(scaled * span + low, np.float32)
+
+    def _low_and_span(self, product: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        mean, std = (np.asarray(self.statistics[product][name], np.float64)[:, None, None] for name in ("mean", "std"))
+        return (mean - 2 * std, 4 * std) if self.kind == "paper" else (mean, std)
 
     def to_dict(self) -> dict[str, Any]:
         """The normalization as JSON types."""

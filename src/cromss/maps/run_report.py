@@ -58,29 +58,28 @@ __all__ = [
 ]
 
 RGB = NDArray[np.uint8]
+Inputs = Mapping[str, Normalization]
 
 
-def draw_tiles(legend: Legend, bands: Mapping[str, Sequence[str]], path: Path, tiles: Sequence[Tile]) -> None:
+def draw_tiles(legend: Legend, inputs: Inputs, path: Path, tiles: Sequence[Tile]) -> None:
     """Write the sample picture of a training run: image, noisy label, prediction and weights of each tile."""
-    titles, rows = _columns(tiles, legend, bands)
+    titles, rows = _columns(tiles, legend, inputs)
     row_titles = [tile.id for tile in tiles]
     path.parent.mkdir(parents=True, exist_ok=True)
     write_png(path, sheet(rows, titles=titles, row_titles=row_titles, legend=legend))
 
 
-def _columns(
-    tiles: Sequence[Tile], legend: Legend, bands: Mapping[str, Sequence[str]]
-) -> tuple[list[str], list[list[RGB]]]:
-    rows = [_pictures(tile, legend, bands) for tile in tiles]
+def _columns(tiles: Sequence[Tile], legend: Legend, inputs: Inputs) -> tuple[list[str], list[list[RGB]]]:
+    rows = [_pictures(tile, legend, inputs) for tile in tiles]
     return list(rows[0]), [list(row.values()) for row in rows]
 
 
-def _pictures(tile: Tile, legend: Legend, bands: Mapping[str, Sequence[str]]) -> dict[str, RGB]:
+def _pictures(tile: Tile, legend: Legend, inputs: Inputs) -> dict[str, RGB]:
     found: dict[str, RGB] = {}
-    if "s2" in tile.images and {"B4", "B3", "B2"} <= set(bands["s2"]):
-        found["Sentinel-2"] = true_colour(tile.images["s2"], bands["s2"])
-    if "s1" in tile.images and {"VV", "VH"} <= set(bands["s1"]):
-        found["Sentinel-1"] = s1_composite(tile.images["s1"], bands["s1"])
+    if "s2" in tile.images and {"B4", "B3", "B2"} <= set(inputs["s2"].bands):
+        found["Sentinel-2"] = true_colour(_in_units(tile.images["s2"], inputs["s2"]), inputs["s2"].bands)
+    if "s1" in tile.images and {"VV", "VH"} <= set(inputs["s1"].bands):
+        found["Sentinel-1"] = s1_composite(_in_units(tile.images["s1"], inputs["s1"]), inputs["s1"].bands)
     found["noisy label"] = label_picture(tile.labels, legend)
     if tile.truth is not None:
         found["truth"] = label_picture(tile.truth, legend)
@@ -90,6 +89,11 @@ def _pictures(tile: Tile, legend: Legend, bands: Mapping[str, Sequence[str]]) ->
     for branch, weights in tile.weights.items():
         found[f"weight {branch.upper()}"] = weight_picture(weights)
     return found
+
+
+def _in_units(scaled_BHW: NDArray[np.float32], normalization: Normalization) -> NDArray[np.float32]:
+    """Roughly the sensor's own values: a tile does not say its product, and a picture is stretched anyway."""
+    return normalization.undo(scaled_BHW, next(iter(normalization.statistics)))
 
 
 def curves_section(runs: Mapping[str, Path]) -> Section:
@@ -212,8 +216,7 @@ def tiles_section(name: str, folder: Path, store: Store, *, count: int = 4, labe
     keys = [(0, int(place), store.num_seasons(int(place)) // 2) for place in chosen]
     with torch.no_grad():
         tiles = [tile for key in keys for tile in tiles_of(network, collate([dataset[key]]), tuple(normalizations))]
-    bands = {sensor: normalization.bands for sensor, normalization in normalizations.items()}
-    titles, rows = _columns(tiles, store.legend, bands)
+    titles, rows = _columns(tiles, store.legend, normalizations)
     return Section(
         heading=f"Example tiles, {name}",
         blocks=[

@@ -20,7 +20,7 @@ from cromss.training.optimization import Schedule
 from cromss.training.runlog import RunLog
 from cromss.training.stop import StopSignal
 
-__all__ = ["Batch", "Plan", "Progress", "Stopped", "fit", "to_device"]
+__all__ = ["Batch", "Plan", "Progress", "Stopped", "fit", "to_device", "use_channels_last"]
 
 Batch = dict[str, Any]
 
@@ -53,13 +53,22 @@ class Progress:
     validation_pending: bool = False
 
 
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    """Move a batch; images become channels_last, in which convolutions run fastest on CPUs and GPUs alike."""
+def use_channels_last(setting: bool | None, device: torch.device) -> bool:
+    """What `channels_last` means where it is left open: yes on accelerators, no on CPUs.
+
+    On a CPU it depends on the network: the narrow encoder gains by it, but with ResNet-50 the weight gradients of the
+    decoder's last convolutions take three to five times as long (see docs/speed.md).
+    """
+    return device.type != "cpu" if setting is None else setting
+
+
+def to_device(batch: Batch, device: torch.device, channels_last: bool = False) -> Batch:
+    """Move a batch to a device; its images may change their layout in memory on the way."""
     moved = {}
     for name, value in batch.items():
         if isinstance(value, Tensor):
             value = value.to(device, non_blocking=True)
-            if value.dim() == 4 and value.is_floating_point():
+            if channels_last and value.dim() == 4 and value.is_floating_point():
                 value = value.contiguous(memory_format=torch.channels_last)
         moved[name] = value
     return moved
@@ -81,6 +90,7 @@ def fit(
     save: Callable[[Progress], None],
     log: RunLog,
     stop: StopSignal,
+    channels_last: bool = False,
 ) -> Progress:
     """Train from `progress` to the end of `plan`; return where the run stands (short of the end after a stop signal).
 
@@ -117,7 +127,7 @@ def fit(
     for batch in clock.waiting(batches):
         epoch = step // plan.steps_per_epoch
         check_batch(batch, step)
-        batch = to_device(batch, fabric.device)
+        batch = to_device(batch, fabric.device, channels_last)
         optimizer.zero_grad(set_to_none=True)
         parts = losses(batch, epoch)
         fabric.backward(parts["loss"])

@@ -28,7 +28,7 @@ from cromss.files import remove_stale, write_json
 from cromss.method import multi_branch_loss, smooth_labels
 from cromss.models.networks import SegmentationNetwork, build_network, forward_any_size
 from cromss.training.checkpoint import save_checkpoint
-from cromss.training.loop import Batch, Progress, fit, to_device
+from cromss.training.loop import Batch, Progress, fit, to_device, use_channels_last
 from cromss.training.metrics import IGNORE
 from cromss.training.optimization import build_optimizer, build_schedule
 from cromss.training.pretrain_setup import Setup
@@ -150,7 +150,9 @@ class _Run:
     def train(self, draw: Drawing | None, stop: StopSignal) -> dict[str, Any]:
         config, fabric = self.config, self.fabric
         torch.manual_seed(config.seed)
-        bare = build_network(self.setup.spec).to(memory_format=torch.channels_last)
+        channels_last = use_channels_last(config.channels_last, fabric.device)
+        bare = build_network(self.setup.spec)
+        bare.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
         optimizer = build_optimizer(config.optimizer, bare.parameters(), lr=config.lr, weight_decay=config.weight_decay)
         schedule = build_schedule(
             config.schedule,
@@ -196,6 +198,7 @@ class _Run:
                 save=save,
                 log=log,
                 stop=stop,
+                channels_last=channels_last,
             )
         if progress.step < self.plan.total_steps or progress.validation_pending:
             stop.leave()

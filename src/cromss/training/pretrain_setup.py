@@ -20,7 +20,7 @@ from cromss.geo.bands import Normalization, published_normalization, resolve_ban
 from cromss.models.networks import FUSED, NetworkSpec
 from cromss.training.loop import Plan
 
-__all__ = ["Setup", "input_bands", "network_spec", "split_places"]
+__all__ = ["Setup", "normalizations_of", "network_spec", "split_places"]
 
 _VALIDATION_BATCH = 16  # whole tiles a batch at most; validation needs no gradients, so memory is no concern
 
@@ -45,7 +45,9 @@ def network_spec(config: PretrainConfig, bands: Mapping[str, Sequence[str]], num
     )
 
 
-def _normalizations(config: PretrainConfig, store: Store, sensors: Sequence[str]) -> dict[str, Normalization]:
+def normalizations_of(config: PretrainConfig, store: Store) -> dict[str, Normalization]:
+    """The bands of each sensor that a pretraining takes from a store, and their scaling. Raises MissingDataError."""
+    sensors = _sensors(config)
     wanted = {"s1": config.s1_bands, "s2": config.s2_bands}
     found = {}
     for sensor in sensors:
@@ -56,11 +58,6 @@ def _normalizations(config: PretrainConfig, store: Store, sensors: Sequence[str]
         names = store.sensors[sensor] if wanted[sensor] == "all" else resolve_bands(sensor, wanted[sensor])
         found[sensor] = published_normalization(sensor, names, config.normalization)
     return found
-
-
-def input_bands(config: PretrainConfig, store: Store) -> dict[str, tuple[str, ...]]:
-    """The bands of each sensor that a pretraining takes from a store, in their order."""
-    return {sensor: value.bands for sensor, value in _normalizations(config, store, _sensors(config)).items()}
 
 
 def split_places(store: Store, share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -82,7 +79,7 @@ class Setup:
         self.config, self.rank, self.world = config, rank, world
         self.store = Store.open(config.data)
         self.sensors = _sensors(config)
-        self.normalizations = _normalizations(config, self.store, self.sensors)
+        self.normalizations = normalizations_of(config, self.store)
         self.train_places, self.validation_places = split_places(self.store, config.validation_share, config.seed)
         bands = {sensor: normalization.bands for sensor, normalization in self.normalizations.items()}
         self.spec = network_spec(config, bands, self.store.legend.num_classes)

@@ -38,7 +38,7 @@ from cromss.method import focal_loss, smooth_labels, soft_cross_entropy, soft_di
 from cromss.models.networks import NetworkSpec, SegmentationNetwork, build_network
 from cromss.training.checkpoint import save_checkpoint
 from cromss.training.evaluate import evaluation_batches
-from cromss.training.loop import Batch, Plan, Progress, fit
+from cromss.training.loop import Batch, Plan, Progress, fit, use_channels_last
 from cromss.training.metrics import Scores
 from cromss.training.optimization import build_optimizer, build_schedule
 from cromss.training.runlog import RunLog
@@ -222,7 +222,9 @@ class _Run:
     def train(self, stop: StopSignal) -> dict[str, Any]:
         config, fabric, plan = self.config, self.fabric, self.plan()
         torch.manual_seed(self.seed)
-        bare = TransferNetwork(self._build(), config.mode).to(memory_format=torch.channels_last)
+        channels_last = use_channels_last(config.channels_last, fabric.device)
+        bare = TransferNetwork(self._build(), config.mode)
+        bare.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
         optimizer = build_optimizer(config.optimizer, bare.parameters(), lr=config.lr, weight_decay=config.weight_decay)
         falling = round(plan.total_steps * config.schedule_share)
         schedule = build_schedule("cosine", optimizer, total_steps=falling, final_lr=config.final_lr)
@@ -248,6 +250,7 @@ class _Run:
                 save=lambda at: None,
                 log=log,
                 stop=stop,
+                channels_last=channels_last,
             )
         if progress.step < plan.total_steps:
             stop.leave()

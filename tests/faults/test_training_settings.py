@@ -1,0 +1,97 @@
+"""Settings that cannot work are refused before anything is trained, by name and with what to do."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+
+from cromss.config import PretrainConfig
+from cromss.errors import ArgumentError, BandError, ConfigError, CromssError, MissingDataError, ModelError, NonFiniteError
+from cromss.training import pretrain as pretraining
+from cromss.training.guard import StepGuard
+from cromss.training.optimization import build_optimizer
+from cromss.training.pretrain import pretrain
+
+
+def _config(store, out, **changes):
+    small = {
+        "encoder": "tu-cromss_narrow", "decoder_channels": (16, 16, 8, 8, 8), "crop": 32, "workers": 0, "steps": 2,
+        "batch_size": 4, "pictures_every": 0, "log_every": 1, "threads": 1,
+    }  # fmt: skip
+    return PretrainConfig(data=str(store), out=str(out), **{**small, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "words"),
+    [
+        ({"method": "single", "branches": 3}, ConfigError, "third branch"),
+        ({"precision": "16-mixed", "accelerator": "cpu"}, ConfigError, "16-mixed needs a GPU"),
+        ({"batch_size": 64}, ConfigError, "lower batch_size"),
+        ({"crop": 40}, ModelError, "multiples of 32"),
+        ({"crop": 96}, ArgumentError, "smaller than the crop"),
+        ({"s2_bands": "B2,B99"}, BandError, "B99"),
+        ({"encoder": "resnet5O"}, ModelError, "resnet50"),
+        ({"decoder_channels": (16, 8)}, ModelError, "channels"),
+        ({"losses": ()}, CromssError, "loss"),
+        ({"lr": -1.0}, ConfigError, "learning rate"),
+        ({"flip": 1.5}, ArgumentError, "flip"),
+        ({"final_ratio": 0.0}, ArgumentError, "ratio"),
+    ],
+    ids=str,
+)
+def test_an_impossible_setting_is_refused_and_nothing_is_saved(toy_store, tmp_path, changes, error, words):
+    with pytest.raises(error, match=words):
+        pretrain(_config(toy_store, tmp_path / "run", **changes))
+    assert not (tmp_path / "run" / "final").exists()
+
+
+def test_a_store_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(MissingDataError, match="nowhere"):
+        pretrain(_config(tmp_path / "nowhere", tmp_path / "run"))
+
+
+def test_a_bad_pixel_leaves_no_trace_in_the_network(toy_store, tmp_path, monkeypatch):
+    """The guard stands before the forward: not even a BatchNorm buffer has seen the batch."""
+    networks = []
+    build = pretraining.build_network
+
+    def keep(spec):
+        networks.append(build(spec))
+        return networks[-1]
+
+    class Spoiled:
+        def __init__(self, batches):
+            self.batches = batches
+
+        def __iter__(self):
+            for batch in self.batches:
+                batch["s1"][1, 0, 5, 5] = float("nan")
+                yield batch
+
+    setup = pretraining.Setup.training_batches
+    monkeypatch.setattr(pretraining, "build_network", keep)
+    monkeypatch.setattr(pretraining.Setup, "training_batches", lambda self, start: Spoiled(setup(self, start)))
+    torch.manual_seed(0)
+    with pytest.raises(NonFiniteError, match="toy-"):
+        pretrain(_config(toy_store, tmp_path / "run", validation_share=0.0))
+    counted = [value for name, value in networks[0].state_dict().items() if name.endswith("num_batches_tracked")]
+    assert counted
+    assert all(int(value) == 0 for value in counted)
+
+
+@pytest.mark.parametrize("spoil", ["loss", "gradient"])
+def test_mixed_precision_cancels_a_bad_step_too(spoil):
+    fabric = Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Conv2d(2, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.Conv2d(4, 3, 1))
+    optimizer = build_optimizer("adam", network.parameters(), lr=0.1, weight_decay=0.0)
+    network, optimizer = fabric.setup(network, optimizer)
+    before = [parameter.detach().clone() for parameter in network.parameters()]
+    loss = network(torch.randn(2, 2, 8, 8)).float().square().mean() * (float("nan") if spoil == "loss" else 1.0)
+    fabric.backward(loss)
+    if spoil == "gradient":
+        next(network.parameters()).grad[0, 0, 0, 0] = float("inf")
+    with pytest.raises(NonFiniteError, match="sample-0"):
+        StepGuard(fabric, network, optimizer).step(loss, 0, ["sample-0"])
+    assert all(torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True))
