@@ -12,7 +12,8 @@ def _folder(*parts: str) -> Path:
     root = Path(os.environ.get("CROMSS_SHARED", Path(__file__).resolve().parents[2] / "shared"))
     folder = root.joinpath(*parts)
     if not folder.is_dir():
-        pytest.skip(f"needs {'/'.join(parts) or 'the shared data'}, which is not at {folder}; set CROMSS_SHARED to its parent")
+        what = "/".join(parts) or "the shared data"
+        pytest.skip(f"needs {what}, which is not at {folder}; set CROMSS_SHARED to the folder that holds it")
     return folder
 
 
@@ -33,7 +34,7 @@ def oracle() -> Path:
     return _folder("oracle", "b2c9h32w32")
 
 
-def toy_records(places: int = 10, size: int = 64, seasons: int = 2, seed: int = 0, sensors: tuple[str, ...] = ("s1", "s2")):
+def toy_records(places=10, size=64, seasons=2, seed=0, sensors=("s1", "s2")):
     """Small scenes of square patches whose class shows in every band, with a fifth of the labels wrong."""
     import numpy as np
 
@@ -46,7 +47,7 @@ def toy_records(places: int = 10, size: int = 64, seasons: int = 2, seed: int = 
         labels = np.where(draw.random(truth.shape) < 0.2, draw.integers(0, 9, truth.shape), truth).astype(np.uint8)
         labels[:, :2] = 255
         images = {
-            "s1": (-22.0 + 2.0 * truth[:, None].astype(float) + draw.normal(0, 1, (seasons, 2, size, size))).astype(np.float32),
+            "s1": (-22.0 + 2.0 * truth[:, None] + draw.normal(0, 1, (seasons, 2, size, size))).astype(np.float32),
             "s2": (800 + 250.0 * truth[:, None] + draw.normal(0, 60, (seasons, 13, size, size))).astype(np.uint16),
         }
         split = "validation" if index % 5 == 4 else "test" if index % 5 == 3 else "train"

@@ -17,10 +17,13 @@ from cromss.training.transfer import transfer
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 PRETRAININGS = sorted(RECIPES.glob("paper-[ml]*.yaml"))
 TRANSFERS = sorted(RECIPES.glob("paper-transfer-*.yaml"))
-SMALL = {"crop": 64, "batch_size": 2, "workers": 0, "accelerator": "cpu", "devices": 1, "precision": "32-true", "steps": 1}
+SMALL = {
+    "crop": 64, "batch_size": 2, "workers": 0, "steps": 1, "accelerator": "cpu", "devices": 1, "precision": "32-true",
+}  # fmt: skip
 
 PAPER = {
-    "encoder": "resnet50", "decoder_channels": (256, 128, 64, 32, 16), "crop": 256, "flip": 0.5, "rotate": 0.2, "prior": "ts",
+    "encoder": "resnet50", "decoder_channels": (256, 128, 64, 32, 16), "crop": 256, "flip": 0.5, "rotate": 0.2,
+    "prior": "ts",
     "prior_weight": 0.15, "uniform_weight": 0.05, "sigma": 3.0, "losses": ("ce", "dice"), "confidence": "entropy",
     "ramp": "exp", "ramp_epochs": 80, "final_ratio": 0.5, "class_balanced": True, "consistency": "ce",
     "consistency_weight": 1.0, "optimizer": "adam", "lr": 5e-3, "weight_decay": 1e-8, "schedule": "plateau",

@@ -55,14 +55,10 @@ class _StopAfter(StopSignal):
 
 def _run_until(config, steps, monkeypatch):
     monkeypatch.setattr(pretraining, "StopSignal", lambda: _StopAfter(steps))
-    try:
+    with pytest.raises(SystemExit) as left:
         pretrain(config)
-    except SystemExit as left:
-        assert left.code == EXIT_STOPPED
-        return True
-    finally:
-        monkeypatch.undo()
-    return False
+    monkeypatch.undo()
+    assert left.value.code == EXIT_STOPPED
 
 
 def _state(run):
@@ -89,7 +85,7 @@ def test_a_stopped_and_continued_run_differs_by_nothing(whole, toy_store, tmp_pa
     """Stops before the first step, after it, at an epoch's end, in mid-epoch, before the last step, and twice."""
     config = _config(toy_store, tmp_path / "run", workers=workers)
     for stop in stops:
-        assert _run_until(config, stop, monkeypatch)
+        _run_until(config, stop, monkeypatch)
     pretrain(config)
     expected, found = _state(whole), _state(tmp_path / "run")
     assert max(float((expected[name].double() - found[name].double()).abs().max()) for name in expected) == 0.0
@@ -99,7 +95,7 @@ def test_a_stopped_and_continued_run_differs_by_nothing(whole, toy_store, tmp_pa
 @pytest.mark.slow
 def test_optimizer_and_schedule_continue_too(whole, toy_store, tmp_path, monkeypatch):
     config = _config(toy_store, tmp_path / "run")
-    assert _run_until(config, 4, monkeypatch)
+    _run_until(config, 4, monkeypatch)
     pretrain(config)
     expected, found = load_training(whole / "checkpoints"), load_training(tmp_path / "run" / "checkpoints")
     for index, state in expected.optimizer["state"].items():
@@ -145,7 +141,6 @@ def test_settings_that_cannot_change_a_weight_may_differ(whole, toy_store):
 
 def test_other_data_are_refused(whole, toy_store, tmp_path):
     from conftest import toy_records
-
     from cromss.data.store import StoreWriter
     from cromss.geo.bands import SENSORS
     from cromss.geo.legend import get_legend

@@ -7,7 +7,15 @@ import torch
 from lightning_fabric import Fabric
 
 from cromss.config import PretrainConfig
-from cromss.errors import ArgumentError, BandError, ConfigError, CromssError, MissingDataError, ModelError, NonFiniteError
+from cromss.errors import (
+    ArgumentError,
+    BandError,
+    ConfigError,
+    CromssError,
+    MissingDataError,
+    ModelError,
+    NonFiniteError,
+)
 from cromss.training import pretrain as pretraining
 from cromss.training.guard import StepGuard
 from cromss.training.optimization import build_optimizer

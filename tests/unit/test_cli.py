@@ -38,7 +38,8 @@ def test_help_shows_the_real_default_of_every_setting(command, capsys):
             continue
         default = re.search(r"default: (.*)\)", shown[entry.name]).group(1)
         wanted = config.to_mapping(built)[entry.name]
-        assert yaml.safe_load(default.replace("(", "[").replace(")", "]")) == wanted or default == str(wanted), entry.name
+        read = yaml.safe_load(default.replace("(", "[").replace(")", "]"))
+        assert read == wanted or default == str(wanted), entry.name
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)

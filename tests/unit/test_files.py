@@ -11,28 +11,41 @@ from cromss.errors import DamagedFileError, MissingDataError
 from cromss.files import commit, commit_folder, read_json, remove_stale, sha256, write_json
 
 
+def _write_half(committing, name):
+    with committing as temporary:
+        (temporary / name if name else temporary).write_text("half")
+        raise OSError("disk full")
+
+
 def test_a_failed_write_leaves_the_old_file_and_no_neighbour(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with pytest.raises(OSError, match="full"), commit(path) as temporary:
-        temporary.write_text("half")
-        raise OSError("disk full")
+    with pytest.raises(OSError, match="full"):
+        _write_half(commit(path), "")
     assert path.read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.txt"]
 
 
 def test_a_failed_folder_leaves_nothing(tmp_path):
-    with pytest.raises(OSError, match="full"), commit_folder(tmp_path / "run") as temporary:
-        (temporary / "x").write_text("half")
-        raise OSError("disk full")
+    with pytest.raises(OSError, match="full"):
+        _write_half(commit_folder(tmp_path / "run"), "x")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_is_synced_before_it_is_renamed_and_its_folder_after(tmp_path, monkeypatch):
     events = []
     real_fsync, real_replace = os.fsync, Path.replace
-    monkeypatch.setattr(os, "fsync", lambda fd: (events.append(("fsync", os.readlink(f"/proc/self/fd/{fd}"))), real_fsync(fd))[1])
-    monkeypatch.setattr(Path, "replace", lambda self, target: (events.append(("rename", str(target))), real_replace(self, target))[1])
+
+    def fsync(descriptor):
+        events.append(("fsync", str(Path(f"/proc/self/fd/{descriptor}").readlink())))
+        real_fsync(descriptor)
+
+    def replace(self, target):
+        events.append(("rename", str(target)))
+        return real_replace(self, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Path, "replace", replace)
     write_json(tmp_path / "a.json", {"x": 1})
     kinds = [kind for kind, _ in events]
     assert kinds == ["fsync", "rename", "fsync"]

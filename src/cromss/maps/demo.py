@@ -94,9 +94,9 @@ def _report(out: Path, runs: Mapping[str, Path], content: Mapping[str, Any]) -> 
             heading="What you see",
             blocks=[
                 Text(
-                    text="Two networks, one on Sentinel-1 radar and one on Sentinel-2 optical images, learn land cover "
-                    "from labels of which about three in ten are wrong. The scenes are made by a program, so the truth is "
-                    "known and every claim below is measured against it. The map comes first, then the figures behind it."
+                    text="Two networks, one on Sentinel-1 radar and one on Sentinel-2 optical images, learn land "
+                    "cover from labels of which about three in ten are wrong. The scenes are made by a program, so the "
+                    "truth is known, and every claim below is measured against it. The map comes first."
                 )
             ],
         ),

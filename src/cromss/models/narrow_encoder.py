@@ -4,7 +4,7 @@ In: images (B, bands, H, W). Out: feature maps at 1/2, 1/4, 1/8, 1/16 and 1/32 o
 channels. It is timm's own ResNet with one BasicBlock a stage and a stem of three 3 x 3 convolutions; importing this
 module registers it with timm as `cromss_narrow`, and so with segmentation_models_pytorch as `tu-cromss_narrow`.
 
-ResNet-18 is too slow for a benchmark on one core. The stem is deep (3 x 3, of 32, 32 and 64 channels) rather than 7 x 7,
+ResNet-18 is too slow for a benchmark on one core. The stem is deep (3 x 3, of 32, 32 and 64 channels) and not 7 x 7,
 which would cost more than the rest of this encoder; with 12, 12 and 24 channels a step is a sixth faster, but on
 synthetic scenes with clean labels it costs 7 points of accuracy: spectra are mixed before they are told apart.
 """

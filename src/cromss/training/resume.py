@@ -41,7 +41,7 @@ FREE = frozenset(
     {"data", "out", "resume", "allow_change", "keep_checkpoints", "checkpoint_every"}
     | {"log_every", "pictures_every", "workers", "worker_timeout"}
 )
-"""Settings without influence on the weights. `data` is a path; their fingerprint tells whether the data are the same."""
+"""Settings without influence on the weights. `data` is a path; a fingerprint tells whether the data are the same."""
 
 DATA, CODE = "data", "code"  # names for allow_change beside those of the settings
 
