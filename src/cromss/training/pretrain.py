@@ -23,11 +23,11 @@ from torch import Tensor, nn
 
 from cromss import __version__
 from cromss.config import PretrainConfig, to_mapping
-from cromss.errors import ConfigError
 from cromss.files import remove_stale, write_json
 from cromss.method import multi_branch_loss, smooth_labels
 from cromss.models.networks import SegmentationNetwork, build_network, forward_any_size
 from cromss.training.checkpoint import save_checkpoint
+from cromss.training.devices import launch
 from cromss.training.loop import Batch, Progress, fit, to_device, use_channels_last
 from cromss.training.metrics import IGNORE
 from cromss.training.optimization import build_optimizer, build_schedule
@@ -66,30 +66,12 @@ def pretrain(config: PretrainConfig, *, draw: Drawing | None = None) -> dict[str
     SystemExit(143) after a stop signal, once the run is saved.
     """
     with StopSignal() as stop:
-        fabric = _fabric(config)
+        fabric = launch(config, deterministic=config.deterministic)
         run = _Run(Setup(config, rank=fabric.global_rank, world=fabric.world_size), fabric)
         result = run.finished()
         if result is not None:
             return result
         return run.train(draw, stop)
-
-
-def _fabric(config: PretrainConfig) -> Fabric:
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
-    torch.use_deterministic_algorithms(config.deterministic)
-    many = config.devices * config.nodes > 1
-    fabric = Fabric(
-        accelerator=config.accelerator,
-        devices=config.devices,
-        num_nodes=config.nodes,
-        precision=config.precision,
-        strategy="ddp" if many else "auto",
-    )
-    if config.precision == "16-mixed" and fabric.device.type == "cpu":
-        raise ConfigError("precision 16-mixed needs a GPU", got="cpu", do="use 32-true or bf16-mixed")
-    fabric.launch()
-    return fabric
 
 
 class _Run:

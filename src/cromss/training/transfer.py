@@ -37,6 +37,7 @@ from cromss.geo.bands import Normalization
 from cromss.method import focal_loss, smooth_labels, soft_cross_entropy, soft_dice_loss
 from cromss.models.networks import NetworkSpec, SegmentationNetwork, build_network
 from cromss.training.checkpoint import save_checkpoint
+from cromss.training.devices import launch
 from cromss.training.evaluate import evaluation_batches
 from cromss.training.loop import Batch, Plan, Progress, fit, use_channels_last
 from cromss.training.metrics import Scores
@@ -64,7 +65,7 @@ def transfer(config: TransferConfig) -> dict[str, Any]:
     runs kept.
     """
     _check(config)
-    fabric = _launch(config)
+    fabric = launch(config)
     store = Store.open(config.data)
     start = find_start(config, store)
     train, test = store.select("train"), store.select("test")
@@ -132,22 +133,6 @@ def _check(config: TransferConfig) -> None:
         raise ConfigError("the batch size must be at least 1", got=config.batch_size)
     if not 0 < config.schedule_share <= 1:
         raise ConfigError("schedule_share must be above 0 and at most 1", got=config.schedule_share)
-
-
-def _launch(config: TransferConfig) -> Fabric:
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
-    fabric = Fabric(
-        accelerator=config.accelerator,
-        devices=config.devices,
-        num_nodes=config.nodes,
-        precision=config.precision,
-        strategy="ddp" if config.devices * config.nodes > 1 else "auto",
-    )
-    if config.precision == "16-mixed" and fabric.device.type == "cpu":
-        raise ConfigError("precision 16-mixed needs a GPU", got="cpu", do="use 32-true or bf16-mixed")
-    fabric.launch()
-    return fabric
 
 
 # What may differ between two calls that share finished runs.
