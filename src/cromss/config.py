@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_type_hints
 
 from cromss.errors import ConfigError
 
@@ -27,6 +28,7 @@ __all__ = [
     "TransferConfig",
     "VerifyConfig",
     "from_mapping",
+    "require_at_least",
     "to_mapping",
 ]
 
@@ -175,11 +177,11 @@ class PretrainConfig:
         steps: total optimizer steps; overrides epochs where given.
         batch_size: places a step and device.
         validation_share: share of the training places held out where the store has no validation split.
-        validate_every: epochs between validations.
+        validate_every: epochs between validations, at least 1; validation_share 0 is for none.
         seed: seed of weights, order, augmentation.
         workers: data worker processes a device.
         worker_timeout: seconds without a sample before a worker counts as hanging.
-        accelerator: `auto`, `cpu`, `gpu`.
+        accelerator: `auto` (a CUDA GPU where there is one), `cpu`, `gpu`.
         devices: devices a machine.
         nodes: machines.
         precision: `32-true`, `16-mixed` or `bf16-mixed`.
@@ -487,8 +489,8 @@ def to_mapping(config: Any) -> dict[str, Any]:
 def from_mapping(kind: type[T], values: Mapping[str, Any], where: str | None = None) -> T:
     """Build a config from plain values, e.g. of a YAML file.
 
-    Raises ConfigError for a key that `kind` does not have, naming the nearest, and for a required key that is absent.
-    Types are checked where the values enter, by the command line.
+    Raises ConfigError for a key that `kind` does not have, naming the nearest, for a required key that is absent, and
+    for null where a value is needed. Other types are checked where the values enter, by the command line.
     """
     known = {entry.name: entry for entry in dataclasses.fields(kind)}  # type: ignore[arg-type]
     for key in values:
@@ -509,4 +511,16 @@ def from_mapping(kind: type[T], values: Mapping[str, Any], where: str | None = N
     absent = [name for name in required if name not in values]
     if absent:
         raise ConfigError(f"{kind.__name__} lacks required settings", got=sorted(values), expected=absent, where=where)
+    hints = get_type_hints(kind)
+    empty = [name for name, value in values.items() if value is None and type(None) not in get_args(hints[name])]
+    if empty:
+        raise ConfigError(f"{kind.__name__} needs a value where there is none", got="null", expected=empty, where=where)
     return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in values.items()})
+
+
+def require_at_least(config: Any, **lowest: float) -> None:
+    """Raise ConfigError for the first named setting that is below its lowest value or not finite; null is no number."""
+    for name, least in lowest.items():
+        value = getattr(config, name)
+        if value is not None and not (value >= least and math.isfinite(value)):
+            raise ConfigError(f"{name} is out of range", got=value, expected=f"at least {least:g}")

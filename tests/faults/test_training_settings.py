@@ -17,6 +17,7 @@ from cromss.errors import (
     NonFiniteError,
 )
 from cromss.training import pretrain as pretraining
+from cromss.training.devices import launch
 from cromss.training.guard import StepGuard
 from cromss.training.optimization import build_optimizer
 from cromss.training.pretrain import pretrain
@@ -45,6 +46,22 @@ def _config(store, out, **changes):
         ({"lr": -1.0}, ConfigError, "learning rate"),
         ({"flip": 1.5}, ArgumentError, "flip"),
         ({"final_ratio": 0.0}, ArgumentError, "ratio"),
+        ({"steps": 0}, ConfigError, "steps is out of range"),
+        ({"steps": None, "epochs": 0}, ConfigError, "epochs is out of range"),
+        ({"batch_size": 0}, ConfigError, "batch_size is out of range"),
+        ({"seed": -1}, ConfigError, "seed is out of range"),
+        ({"threads": 0}, ConfigError, "threads is out of range"),
+        ({"devices": 0}, ConfigError, "devices is out of range"),
+        ({"workers": -1}, ConfigError, "workers is out of range"),
+        ({"log_every": 0}, ConfigError, "log_every is out of range"),
+        ({"validate_every": 0}, ConfigError, "validate_every is out of range"),
+        ({"checkpoint_every": 0}, ConfigError, "checkpoint_every is out of range"),
+        ({"keep_checkpoints": 0}, ConfigError, "keep_checkpoints is out of range"),
+        ({"validation_share": -0.1}, ConfigError, "validation_share is out of range"),
+        ({"consistency_weight": float("nan")}, ConfigError, "consistency_weight is out of range"),
+        ({"weight_decay": -1.0}, ConfigError, "weight_decay"),
+        ({"plateau_factor": 1.0}, ConfigError, "plateau_factor"),
+        ({"schedule": "exponential", "exponential_gamma": 0.0}, ConfigError, "exponential_gamma"),
     ],
     ids=str,
 )
@@ -52,6 +69,13 @@ def test_an_impossible_setting_is_refused_and_nothing_is_saved(toy_store, tmp_pa
     with pytest.raises(error, match=words):
         pretrain(_config(toy_store, tmp_path / "run", **changes))
     assert not (tmp_path / "run" / "final").exists()
+    assert not (tmp_path / "run" / "checkpoints").exists() or error is not ConfigError
+
+
+def test_auto_never_takes_a_device_that_cannot_add_up_scores(toy_store, tmp_path, monkeypatch):
+    """Apple's GPU has no float64."""
+    monkeypatch.setattr("lightning_fabric.accelerators.mps.MPSAccelerator.is_available", lambda: True)
+    assert launch(_config(toy_store, tmp_path / "run")).device.type in {"cpu", "cuda"}
 
 
 def test_a_store_that_is_not_there_is_named(tmp_path):

@@ -89,6 +89,15 @@ def test_flags_win_over_environment_over_file(tmp_path, monkeypatch):
     assert found.data == "file"
 
 
+def test_null_is_refused_where_a_value_is_needed(tmp_path, capsys):
+    path = tmp_path / "a.yaml"
+    path.write_text("data: a\nout: b\nepochs: null\ncrop: null\n")
+    assert main(["pretrain", "--config", str(path)]) == 2
+    shown = capsys.readouterr().err
+    assert "epochs" in shown
+    assert "crop" not in shown
+
+
 def test_a_file_that_is_not_yaml_is_refused(tmp_path, capsys):
     path = tmp_path / "a.yaml"
     path.write_text("data: [a\n")

@@ -268,6 +268,11 @@ def test_every_decoder_takes_a_pretrained_encoder(config, decoder):
         ({"losses": ("dise",)}, ConfigError),
         ({"schedule_share": 0.0}, ConfigError),
         ({"batch_size": 0}, ConfigError),
+        ({"steps": 0}, ConfigError),
+        ({"steps": None, "epochs": 0}, ConfigError),
+        ({"seeds": (-1,)}, ConfigError),
+        ({"threads": 0}, ConfigError),
+        ({"losses": ("ce", "ce")}, ConfigError),
         ({"batch_size": 13}, ConfigError),
         ({"train_tiles": 13}, ConfigError),
         ({"crop": 40}, ModelError),
@@ -307,3 +312,18 @@ def test_a_checkpoint_of_other_classes_is_not_scored(toy_store, tmp_path):
     folder = save_network(tmp_path / "water", legend="water")
     with pytest.raises(CheckpointError, match="other classes"):
         evaluate(EvaluateConfig(checkpoint=str(folder), data=str(toy_store), out=str(tmp_path / "out")))
+
+
+@pytest.mark.parametrize("changes", [{"batch_size": 0}, {"threads": 0}], ids=str)
+def test_an_evaluation_with_impossible_settings_is_refused(toy_store, checkpoint, tmp_path, changes):
+    with pytest.raises(ConfigError, match="out of range"):
+        evaluate(EvaluateConfig(checkpoint=str(checkpoint), data=str(toy_store), out=str(tmp_path), **changes))
+
+
+def test_without_a_test_split_nothing_is_trained_or_scored(toy_store, checkpoint, config, tmp_path, monkeypatch):
+    select = Store.select
+    monkeypatch.setattr(Store, "select", lambda self, split: select(self, split)[: 0 if split == "test" else None])
+    with pytest.raises(MissingDataError, match="no test places"):
+        transfer(config)
+    with pytest.raises(MissingDataError, match="no test places"):
+        evaluate(EvaluateConfig(checkpoint=str(checkpoint), data=str(toy_store), out=str(tmp_path / "scores")))

@@ -39,6 +39,7 @@ from cromss.maps.map_files import MapFiles, map_files, map_paths, map_row_of_blo
 from cromss.maps.scene import Scene, open_scene
 from cromss.models.networks import FUSED, SegmentationNetwork, forward_any_size
 from cromss.training.checkpoint import load_network
+from cromss.training.devices import limit_threads
 
 __all__ = ["choose_branches", "predict", "predict_probabilities", "predict_scene"]
 
@@ -50,8 +51,7 @@ def predict(config: PredictConfig) -> dict[str, Any]:
 
     Raises CheckpointError besides the errors of `predict_scene`.
     """
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
+    limit_threads(config)
     network, card = load_network(config.checkpoint)
     given = {"s1": config.s1, "s2": config.s2}
     report = predict_scene(

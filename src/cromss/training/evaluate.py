@@ -16,16 +16,17 @@ import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
-from cromss.config import EvaluateConfig, PretrainConfig
+from cromss.config import EvaluateConfig, PretrainConfig, require_at_least
 from cromss.data.dataset import PatchDataset
 from cromss.data.loader import make_loader
 from cromss.data.sampling import EvaluationOrder
 from cromss.data.store import Store
-from cromss.errors import CheckpointError, ConfigError, MissingDataError
+from cromss.errors import CheckpointError, MissingDataError
 from cromss.files import write_json
 from cromss.geo.bands import Normalization
 from cromss.geo.legend import Legend
 from cromss.training.checkpoint import load_network
+from cromss.training.devices import limit_threads
 from cromss.training.loop import Batch
 from cromss.training.scoresheet import write_scores
 from cromss.training.validation import Validation, validate
@@ -39,8 +40,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     Raises CheckpointError for a checkpoint that is damaged or has other classes, MissingDataError for a store without
     the split, a sensor, or the truth where it is asked for.
     """
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
+    limit_threads(config)
+    require_at_least(config, batch_size=1)
     network, card = load_network(config.checkpoint)
     store = Store.open(config.data)
     _require_same_classes(Legend.from_dict(card["legend"]), store, config)
@@ -51,8 +52,11 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
             raise MissingDataError(
                 f"the network needs {sensor} images", got=sorted(store.sensors), expected=sensor, where=config.data
             )
-    fabric = Fabric(accelerator="auto", devices=1)
-    batches = evaluation_batches(store, normalizations, store.select(config.split), config.batch_size)
+    places = store.select(config.split)
+    if not len(places):
+        raise MissingDataError(f"the store has no {config.split} places", where=config.data, do="choose another split")
+    fabric = Fabric(accelerator="cuda" if torch.cuda.is_available() else "cpu", devices=1)
+    batches = evaluation_batches(store, normalizations, places, config.batch_size)
     recipe = card.get("recipe", {})
     validation = validate(
         fabric,
@@ -100,8 +104,6 @@ def _require_same_classes(legend: Legend, store: Store, config: EvaluateConfig) 
 
 
 def _require_labels(store: Store, config: EvaluateConfig) -> None:
-    if config.batch_size < 1:
-        raise ConfigError("the batch size must be at least 1", got=config.batch_size)
     if not store.has(config.label_source):
         raise MissingDataError(
             f"the store holds no {config.label_source}", where=config.data, do="choose the other label_source"

@@ -22,6 +22,8 @@ def build_optimizer(name: str, parameters: Iterable[nn.Parameter], *, lr: float,
     """Make `adam`, `adamw` or `sgd` (momentum 0.9). The fused forms update all parameters in one pass over memory."""
     if not (math.isfinite(lr) and lr > 0):
         raise ConfigError("the learning rate must be a positive number", got=lr)
+    if not (math.isfinite(weight_decay) and weight_decay >= 0):
+        raise ConfigError("weight_decay must be a number of at least 0", got=weight_decay)
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     if not trained:
         raise ConfigError("there is nothing to train: every parameter is frozen")
@@ -81,7 +83,16 @@ def build_schedule(
     factor: float = 0.5,
     patience: int = 30,
 ) -> Schedule:
-    """Make a Schedule: `plateau`, `exponential`, `cosine` (to `final_lr` over `total_steps`, then flat), `constant`."""
+    """Make a Schedule: `plateau`, `exponential`, `cosine` (to `final_lr` over `total_steps`, then flat), `constant`.
+
+    Raises ConfigError for an unknown name, and for a factor that cannot lower a rate.
+    """
+    if not (0 < factor < 1 and 0 < gamma <= 1 and 0 <= final_lr < math.inf):
+        raise ConfigError(
+            "this schedule cannot be",
+            got=f"plateau_factor {factor}, exponential_gamma {gamma}, final rate {final_lr}",
+            expected="a plateau_factor between 0 and 1, an exponential_gamma above 0 up to 1, a final rate from 0 on",
+        )
     if name == "plateau":
         return Schedule(name, optimizer, ReduceLROnPlateau(optimizer, factor=factor, patience=patience))
     if name == "exponential":

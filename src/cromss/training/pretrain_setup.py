@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from cromss.config import PretrainConfig
+from cromss.config import PretrainConfig, require_at_least
 from cromss.data.dataset import PatchDataset
 from cromss.data.loader import BatchLoader, make_loader
 from cromss.data.sampling import BatchOrder, EvaluationOrder
@@ -23,6 +23,12 @@ from cromss.training.loop import Plan
 __all__ = ["Setup", "normalizations_of", "network_spec", "split_places"]
 
 _VALIDATION_BATCH = 16  # whole tiles a batch at most; validation needs no gradients, so memory is no concern
+
+_LOWEST = {
+    "epochs": 1, "steps": 1, "batch_size": 1, "seed": 0, "validate_every": 1, "checkpoint_every": 1,
+    "keep_checkpoints": 1, "log_every": 1, "pictures_every": 0, "validation_share": 0.0, "consistency_weight": 0.0,
+    "plateau_patience": 0, "workers": 0,
+}  # fmt: skip
 
 
 def _sensors(config: PretrainConfig) -> tuple[str, ...]:
@@ -77,6 +83,7 @@ class Setup:
 
     def __init__(self, config: PretrainConfig, *, rank: int = 0, world: int = 1) -> None:
         self.config, self.rank, self.world = config, rank, world
+        require_at_least(config, **_LOWEST)
         self.store = Store.open(config.data)
         self.sensors = _sensors(config)
         self.normalizations = normalizations_of(config, self.store)

@@ -26,12 +26,12 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cromss.config import TransferConfig, to_mapping
+from cromss.config import TransferConfig, require_at_least, to_mapping
 from cromss.data.dataset import PatchDataset
 from cromss.data.loader import make_loader
 from cromss.data.sampling import BatchOrder
 from cromss.data.store import Store
-from cromss.errors import ConfigError, ResumeError
+from cromss.errors import ConfigError, MissingDataError, ResumeError
 from cromss.files import read_json, write_json
 from cromss.geo.bands import Normalization
 from cromss.method import focal_loss, smooth_labels, soft_cross_entropy, soft_dice_loss
@@ -69,6 +69,8 @@ def transfer(config: TransferConfig) -> dict[str, Any]:
     store = Store.open(config.data)
     start = find_start(config, store)
     train, test = store.select("train"), store.select("test")
+    if not len(test):
+        raise MissingDataError("the store has no test places", where=config.data, do="prepare it with a test split")
     identity = _identity(config, store, start)
     runs = []
     with StopSignal() as stop:
@@ -119,18 +121,20 @@ def draw_places(places: NDArray[np.int64], count: int | None, draw: int) -> NDAr
 
 
 def _check(config: TransferConfig) -> None:
-    if config.draws < 1 or not config.seeds or len(set(config.seeds)) != len(config.seeds):
+    require_at_least(config, epochs=1, steps=1, batch_size=1, workers=0, draws=1)
+    if not config.seeds or len(set(config.seeds)) != len(config.seeds) or min(config.seeds) < 0:
         raise ConfigError(
-            "draws and seeds must name runs, each once", got=f"{config.draws} draws, seeds {config.seeds}"
+            "seeds must name runs, each once", got=f"seeds {config.seeds}", expected="different numbers from 0 on"
         )
     if config.draws > 1 and config.train_tiles is None:
         raise ConfigError(
             "several draws of all tiles are one draw", got=f"draws {config.draws}", do="set train_tiles, or more seeds"
         )
-    if not config.losses or set(config.losses) - set(_LOSSES):
-        raise ConfigError("unknown losses", got=config.losses, expected=f"some of {', '.join(_LOSSES)}")
-    if config.batch_size < 1:
-        raise ConfigError("the batch size must be at least 1", got=config.batch_size)
+    losses = set(config.losses)
+    if not losses or losses - set(_LOSSES) or len(losses) < len(config.losses):
+        raise ConfigError(
+            "losses must be known, each once", got=config.losses, expected=f"some of {', '.join(_LOSSES)}"
+        )
     if not 0 < config.schedule_share <= 1:
         raise ConfigError("schedule_share must be above 0 and at most 1", got=config.schedule_share)
 
