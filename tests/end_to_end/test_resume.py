@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,9 +15,9 @@ import torch
 
 from cromss.config import PretrainConfig, to_mapping
 from cromss.errors import ConfigError, ResumeError
-from cromss.files import write_json
+from cromss.files import read_json, write_json
 from cromss.training import pretrain as pretraining
-from cromss.training.checkpoint import load_network, load_training
+from cromss.training.checkpoint import load_card, load_network, load_training
 from cromss.training.pretrain import pretrain
 from cromss.training.runlog import read_log
 from cromss.training.stop import EXIT_STOPPED, StopSignal
@@ -157,6 +158,26 @@ def test_other_data_are_refused(whole, toy_store, tmp_path):
 def test_never_refuses_a_folder_with_a_run(whole, toy_store):
     with pytest.raises(ResumeError, match="already"):
         pretrain(_config(toy_store, whole, resume="never"))
+
+
+def test_a_finished_run_says_that_allowed_changes_come_too_late(whole, toy_store):
+    with pytest.raises(ResumeError, match="steps: 9, was 7"):
+        pretrain(_config(toy_store, whole, steps=9, allow_change=("steps",)))
+
+
+def test_a_run_killed_before_it_wrote_its_result_is_finished_with_all_its_scores(whole, toy_store, tmp_path):
+    shutil.copytree(whole, tmp_path / "run")
+    (tmp_path / "run" / "result.json").unlink()
+    pretrain(_config(toy_store, tmp_path / "run"))
+    expected, found = (read_json(run / "result.json") for run in (whole, tmp_path / "run"))
+    assert found["validation"] == expected["validation"]
+    assert load_card(tmp_path / "run")["scores"] == load_card(whole)["scores"]
+
+
+def test_a_final_network_without_a_run_is_not_replaced(whole, toy_store, tmp_path):
+    shutil.copytree(whole / "final", tmp_path / "run" / "final")
+    with pytest.raises(ResumeError, match="nothing to continue from"):
+        pretrain(_config(toy_store, tmp_path / "run"))
 
 
 def test_a_senseless_name_in_allow_change_is_refused(toy_store, tmp_path):

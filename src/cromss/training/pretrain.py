@@ -184,6 +184,8 @@ class _Run:
             )
         if progress.step < self.plan.total_steps or progress.validation_pending:
             stop.leave()
+        if self.latest is None and len(self.setup.validation_places):  # killed between its last save and its result
+            self._validate(bare, None)
         return self._finish(bare, progress)
 
     def _say_start(self, progress: Progress) -> None:
@@ -194,7 +196,7 @@ class _Run:
             f"{where}\n"
         )
 
-    def _validate(self, network: nn.Module, stop: StopSignal) -> Mapping[str, float]:
+    def _validate(self, network: nn.Module, stop: StopSignal | None) -> Mapping[str, float]:
         """Score the bare network: its distributed wrapper would wait for ranks that have fewer batches to validate."""
         network.eval()
         with self.fabric.autocast():
@@ -262,7 +264,8 @@ class _Run:
             "validation": None if self.latest is None else self.latest.to_dict(),
         }
         if self.fabric.is_global_zero:
-            save_checkpoint(self.out / FINAL, network=network, card=self._card(progress))
+            # a run killed before it wrote its result has a final network already; find_resume let no other one through
+            save_checkpoint(self.out / FINAL, network=network, card=self._card(progress), replace=True)
             write_json(self.out / RESULT, result)
         self.fabric.barrier()
         return result

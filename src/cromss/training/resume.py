@@ -57,8 +57,9 @@ class Resumed:
 def find_resume(out: str | Path, config: PretrainConfig, fingerprint: str) -> Resumed | None:
     """Look for a run in `out`; None if there is none.
 
-    Raises ResumeError listing every setting, and the data or code version, that differs and is not in `allow_change`;
-    and if there is a run but `resume` is `never`. Raises ConfigError for a name in `allow_change` that means nothing.
+    Raises ResumeError listing every setting, and the data or code version, that differs and is not in `allow_change`
+    (of a finished run: that differs at all, but for the code); if there is a run but `resume` is `never`; and if there
+    is a final network without a run. Raises ConfigError for a name in `allow_change` that means nothing.
     """
     unknown = set(config.allow_change) - set(to_mapping(config)) - {DATA, CODE}
     if unknown:
@@ -67,12 +68,23 @@ def find_resume(out: str | Path, config: PretrainConfig, fingerprint: str) -> Re
     done = out / "result.json"
     newest = None if done.exists() else latest_valid(out)
     if not done.exists() and newest is None:
+        if (out / "final").exists():
+            raise ResumeError(
+                "this folder holds a final network, but nothing to continue from", where=out, do="choose another out"
+            )
         return None
     if config.resume == "never":
         raise ResumeError("there is a run in this folder already", where=out, do="choose another out, or resume auto")
     if newest is None:
         result: dict[str, Any] = read_json(done)
-        _compare(result["settings"], config, result["data_fingerprint"], fingerprint, result["version"], out)
+        changed = _compare(result["settings"], config, result["data_fingerprint"], fingerprint, result["version"], out)
+        if set(changed) - {CODE}:
+            raise ResumeError(
+                "the run in this folder is finished; what allow_change names can no longer change it",
+                got="; ".join(changed.values()),
+                where=out,
+                do="choose another out, or restore the settings",
+            )
         return Resumed(result=result)
     card = load_card(newest)
     version = card["versions"]["cromss"]
@@ -82,7 +94,8 @@ def find_resume(out: str | Path, config: PretrainConfig, fingerprint: str) -> Re
 
 def _compare(
     then: Mapping[str, Any], config: PretrainConfig, data_then: str, data_now: str, version_then: str, where: Path
-) -> None:
+) -> dict[str, str]:
+    """What differs, in words by name; raises ResumeError for what is not in `allow_change`."""
     now = to_mapping(config)
     rows = {
         name: (then.get(name), now.get(name))
@@ -94,14 +107,16 @@ def _compare(
     version_now = importlib.metadata.version("cromss")
     if version_then != version_now:
         rows[CODE] = (version_then, version_now)
-    refused = {name: pair for name, pair in rows.items() if name not in config.allow_change}
+    changed = {name: f"{name}: {now!r}, was {then!r}" for name, (then, now) in rows.items()}
+    refused = {name: words for name, words in changed.items() if name not in config.allow_change}
     if refused:
         raise ResumeError(
             "the run in this folder was started with other settings",
-            got="; ".join(f"{name}: {now!r}, was {then!r}" for name, (then, now) in refused.items()),
+            got="; ".join(refused.values()),
             where=where,
             do=f"choose another out, restore the settings, or pass --allow_change {','.join(refused)}",
         )
+    return changed
 
 
 def restore(resumed: Resumed, network: SegmentationNetwork, optimizer: Optimizer, schedule: Schedule) -> Progress:
