@@ -10,6 +10,7 @@ import argparse
 import difflib
 import importlib
 import itertools
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -55,6 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except CromssError as error:
         sys.stderr.write(f"cromss: {type(error).__name__}: {error}\n")
         return 2
+    except OSError as error:  # a folder that cannot be written, a full disk
+        sys.stderr.write(f"cromss: the system refused: {error}\n")
+        return 2
     except KeyboardInterrupt:
         sys.stderr.write("cromss: interrupted\n")
         return 130
@@ -64,7 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def read_config(arguments: Sequence[str]) -> Any:
     """Parse `COMMAND ...` into that command's settings.
 
-    Raises ConfigError for an unknown command or setting (naming the nearest) and for a value of the wrong type.
+    Raises ConfigError for an unknown command, setting or variable (naming the nearest), and for a value of the wrong
+    type.
     """
     command, *rest = arguments
     if command not in COMMANDS:
@@ -79,8 +84,11 @@ def read_config(arguments: Sequence[str]) -> Any:
     parser = _parser(command, kind)
     known = list(kind.__dataclass_fields__)  # type: ignore[attr-defined]
     _refuse_unknown_flags(command, rest, known)
-    for path in _config_files(rest):
+    files = _config_files(rest)
+    for path in files:
         _refuse_unknown_keys(kind, path)
+    # the parser lets whatever stands later win, and a file over the environment
+    rest = [*(f"--config={path}" for path in files), *_from_environment(command, known), *_without_files(rest)]
     try:
         values = parser.parse_args(rest).as_dict()
     except argparse.ArgumentError as error:
@@ -120,6 +128,24 @@ def _config_files(arguments: Sequence[str]) -> list[Path]:
         if not Path(name).is_file():
             raise MissingDataError("the settings file is absent", where=name, do="check the path given to --config")
     return [Path(name) for name in named]
+
+
+def _without_files(arguments: Sequence[str]) -> list[str]:
+    before = ["", *arguments]
+    return [item for item, last in zip(arguments, before, strict=False) if "--config" not in (item.split("=")[0], last)]
+
+
+def _from_environment(command: str, known: Sequence[str]) -> list[str]:
+    """CROMSS_COMMAND__SETTING variables as flags. Raises ConfigError for one that names no setting."""
+    prefix, flags = f"CROMSS_{command.upper()}_", []
+    for variable, value in os.environ.items():
+        name = variable.removeprefix(prefix)
+        if name == variable or name == "_CONFIG":
+            continue
+        if not name.startswith("_") or name[1:].lower() not in known:
+            raise _unknown(name.strip("_").lower(), known, f"the variable {variable}; it is {prefix}_SETTING")
+        flags.append(f"--{name[1:].lower()}={value}")
+    return flags
 
 
 def _refuse_unknown_keys(kind: type, path: Path) -> None:

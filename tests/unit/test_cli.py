@@ -83,10 +83,28 @@ def test_a_wrong_call_is_one_error_and_exit_code_2(arguments, words, capsys):
 def test_flags_win_over_environment_over_file(tmp_path, monkeypatch):
     path = tmp_path / "a.yaml"
     path.write_text("data: file\nout: file\nlr: 0.1\nepochs: 1\nseed: 1\n")
-    monkeypatch.setenv("CROMSS_PRETRAIN_EPOCHS", "2")
-    found = read_config(["pretrain", "--config", str(path), "--seed", "3", "--batch-size", "4"])
-    assert (found.lr, found.seed, found.batch_size) == (0.1, 3, 4)
-    assert found.data == "file"
+    monkeypatch.setenv("CROMSS_PRETRAIN__EPOCHS", "2")
+    monkeypatch.setenv("CROMSS_PRETRAIN__SEED", "2")
+    monkeypatch.setenv("CROMSS_TRANSFER__EPOCHS", "9")
+    for order in (["--config", str(path), "--seed", "3"], ["--seed", "3", f"--config={path}"]):
+        found = read_config(["pretrain", *order, "--batch-size", "4"])
+        assert (found.lr, found.epochs, found.seed, found.batch_size) == (0.1, 2, 3, 4)
+        assert found.data == "file"
+
+
+@pytest.mark.parametrize("variable", ["CROMSS_PRETRAIN__EPOHCS", "CROMSS_PRETRAIN_EPOCHS"])
+def test_a_variable_that_names_no_setting_is_refused(monkeypatch, variable):
+    monkeypatch.setenv(variable, "2")
+    with pytest.raises(ConfigError, match="did you mean 'epochs'"):
+        read_config(["pretrain", "--data", "a", "--out", "b"])
+
+
+def test_an_output_folder_that_cannot_be_is_one_line(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert main(["synthesize", "--out", str(tmp_path / "file" / "store"), "--train", "1"]) == 2
+    shown = capsys.readouterr().err
+    assert str(tmp_path / "file") in shown
+    assert "Traceback" not in shown
 
 
 def test_null_is_refused_where_a_value_is_needed(tmp_path, capsys):
