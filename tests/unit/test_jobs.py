@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
+import threading
 import time
 
 import pytest
@@ -11,6 +14,7 @@ import yaml
 
 from cromss.errors import ConfigError, TrainingError
 from cromss.training.jobs import Job, place_jobs, run_jobs
+from cromss.training.stop import EXIT_STOPPED
 
 # Stands in for the command line: reads job.yaml, keeps a diary of starts and ends, fails or sleeps as it is told.
 WORKER = """
@@ -112,6 +116,28 @@ def test_when_one_job_fails_the_others_are_stopped_rather_than_left_behind(bench
         bench.run([bench.job("long", sleep=60), bench.job("bad", sleep=0.2, fail=str(tmp_path / "never"))])
     assert time.monotonic() - began < 30
     assert [name for name, event, *_ in bench.events() if event == "end"] == []
+
+
+def test_a_stop_signal_stops_the_jobs_before_the_command_leaves(bench):
+    began = time.monotonic()
+    timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.start()
+    try:
+        with pytest.raises(SystemExit) as left:
+            bench.run([bench.job("long", sleep=30)])
+    finally:
+        timer.join()
+    assert left.value.code == EXIT_STOPPED
+    assert time.monotonic() - began < 20
+    assert [name for name, event, *_ in bench.events() if event == "end"] == []
+
+
+def test_the_environment_changes_no_setting_of_a_job(bench, tmp_path, monkeypatch):
+    monkeypatch.setenv("CROMSS_WORK__LR", "7")
+    shown = "import os, pathlib, sys; pathlib.Path(sys.argv[-1]).with_name('seen').write_text(str(sorted(os.environ)))"
+    places = place_jobs([bench.job("a")], tmp_path / "jobs")
+    run_jobs([bench.job("a")], places, at_a_time=1, threads=1, say=print, command=(sys.executable, "-c", shown))
+    assert "CROMSS_" not in (places["a"].folder / "seen").read_text()
 
 
 def test_a_job_before_what_it_needs_is_refused_before_anything_starts(bench):

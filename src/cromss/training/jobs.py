@@ -27,6 +27,7 @@ import yaml
 from cromss import __version__
 from cromss.errors import ConfigError, TrainingError
 from cromss.files import commit, read_json, write_json
+from cromss.training.stop import StopSignal
 
 __all__ = ["THIS_PACKAGE", "Job", "Place", "place_jobs", "run_jobs"]
 
@@ -120,6 +121,7 @@ def run_jobs(
     """Run all jobs that have not finished yet, `at_a_time` of them together with `threads` CPU threads each.
 
     Raises TrainingError naming the log of the first job that fails; the others are asked to stop, and go on next time.
+    Leaves with SystemExit 143 after a stop signal, once all jobs have stopped.
     """
     if at_a_time < 1 or threads < 1:
         raise ConfigError("jobs and threads must be at least 1", got=(at_a_time, threads))
@@ -129,8 +131,11 @@ def run_jobs(
         say(f"{len(done)} of {len(jobs)} jobs had finished before")
     running: dict[str, _Running] = {}
     with ExitStack() as stack:
+        stop = stack.enter_context(StopSignal())
         stack.callback(lambda: _stop_all(running))
         while waiting or running:
+            if stop.requested():
+                stop.leave()
             ready = [job for job in waiting if done.issuperset(job.requires)]
             for job in ready[: at_a_time - len(running)]:
                 running[job.name] = _Running.start(job, places[job.name], threads, command)
@@ -157,7 +162,9 @@ class _Running:
         line = [*command, job.command, "--config", str(place.folder / "job.yaml")]
         # One thread count for every library below torch: more than the cores there are slows all jobs down.
         limits = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
-        environment = {**os.environ, **limits}
+        # job.yaml alone decides: a setting from the environment would be in no fingerprint
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("CROMSS_")}
+        environment = {**inherited, **limits}
         process = subprocess.Popen(line, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment)  # noqa: S603 - our own command, no shell
         return cls(job, place, process, log)
 
