@@ -49,7 +49,7 @@ def stack(pages: list[RGB]) -> RGB:
 
 
 def main() -> None:
-    """Draw the sheet."""
+    """Draw the sheet, and the small one of the README."""
     kinds = ("Sentinel-2", "Sentinel-1", "truth", "labels", "errors")
     pages = []
     for name, indices in PLACES.items():
@@ -63,8 +63,11 @@ def main() -> None:
         seasons = [name.capitalize() for name in record.seasons]
         rows = rows_of_year(record, world)
         pages.append(sheet(rows, titles=seasons, row_titles=["image", "truth", "labels"], tile=256))
-    target = Path(__file__).parent / "images" / "synthetic-scenes.png"
-    write_png(target, stack(pages))
+    folder = Path(__file__).parent / "images"
+    write_png(folder / "synthetic-scenes.png", stack(pages))
+    world = SyntheticWorld()
+    rows = [pictures_of(make_place(world, index), world) for index in PLACES["pretrain"][:3]]
+    write_png(folder / "synthetic-scenes-small.png", sheet(rows, titles=kinds, legend=world.legend, tile=160))
 
 
 if __name__ == "__main__":
