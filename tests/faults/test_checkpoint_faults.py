@@ -242,7 +242,7 @@ def save_ten(run: Path, network: SegmentationNetwork) -> None:
 
 def test_a_disk_that_is_really_full(network: SegmentationNetwork, tmp_path: Path) -> None:
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(tmp_path)], check=False, capture_output=True
+        ["mount", "-t", "tmpfs", "-o", "size=1200k", "tmpfs", str(tmp_path)], check=False, capture_output=True
     )
     if mounted.returncode:
         pytest.skip("mounting a small tmpfs needs root")

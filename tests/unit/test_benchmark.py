@@ -203,12 +203,29 @@ def test_the_report_is_one_page_with_every_table(result):
         (lambda c: c["data"].update(own={"prepare": {"s1": None}}), "--root"),
         (lambda c: c["data"]["world"]["synthesize"].update(seed=4), "data_seeds"),
         (lambda c: c.update(data_seeds=[0, 0]), "different whole numbers"),
+        (lambda c: c.update(data_seeds=3), "data_seeds of a recipe are a list"),
+        (lambda c: c.update(data_seeds=[True, 2]), "different whole numbers"),
+        (lambda c: c.update(data=["world"]), "data must hold"),
+        (lambda c: c["pretraining"].update(arms=["cromss"]), "arms must hold"),
+        (lambda c: c["pretraining"].update(common=3), "common settings must hold"),
+        (lambda c: c["pretraining"]["common"].update(steps="many"), "wrong type.*\n.*steps"),
+        (lambda c: c["transfer"]["tasks"]["s2-frozen"].update(sensor="s3"), "wrong type.*\n.*sensor"),
+        (lambda c: c["transfer"]["common"].update(epochs=None), "needs a value"),
+        (lambda c: c["data"]["world"].update(synthesize=[4]), "data 'world' must hold"),
+        (lambda c: c["scoring"].update(label_source="wish"), "unknown label_source"),
+        (lambda c: c["promises"][0].update(at_least="much"), "number of percent points"),
+        (lambda c: c.update(data={"world": {"store": "a"}, "shifted": {"store": "b"}}), "count as independent"),
         (lambda c: (c.pop("transfer"), c.pop("scoring"), c.pop("promises")), "scores nothing"),
     ],
 )
 def test_a_recipe_that_cannot_work_is_refused_before_anything_runs(change, message):
     with pytest.raises(ConfigError, match=message):
         parse(change)
+
+
+def test_empty_parts_of_a_recipe_are_no_parts():
+    recipe = parse(lambda c: (c["pretraining"].update(common=None), c.update(comparisons=None, promises=None)))
+    assert recipe.comparisons == recipe.promises == ()
 
 
 def test_a_recipe_that_is_absent_or_no_yaml_is_refused(tmp_path):

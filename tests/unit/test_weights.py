@@ -49,7 +49,7 @@ def test_an_encoder_comes_with_its_bands_and_scaling(narrow: Path) -> None:
     assert weights.bands == NINE
     assert weights.normalization == published_normalization("s2", NINE).to_dict()
     assert weights.encoder == "tu-cromss_narrow"
-    assert weights.state_dict["model.conv1.0.weight"].shape == (12, 9, 3, 3)
+    assert weights.state_dict["model.conv1.0.weight"].shape == (32, 9, 3, 3)
     with pytest.raises(ModelError, match="no such branch"):
         load_encoder(narrow, "fused")
     with pytest.raises(CheckpointError, match="no checkpoint here"):
@@ -117,6 +117,7 @@ with torch.inference_mode():
 """
 
 
+@pytest.mark.slow
 def test_other_libraries_load_an_exported_encoder_and_compute_the_same(resnet: Path, tmp_path: Path) -> None:
     for layout in ("smp", "timm", "torchvision"):
         out = export_encoder(resnet, "s2", tmp_path / layout, layout=layout)

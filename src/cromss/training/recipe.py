@@ -1,6 +1,6 @@
 """A benchmark's recipe: a YAML file that names data, pretraining arms, transfer tasks, comparisons and promises.
 
-In: the file. Out: a Recipe whose every setting is one that its command knows. The keys:
+In: the file. Out: a Recipe whose every setting is one that its command knows, of the right type. The keys:
 
     title, about       what the benchmark asks, for people
     data_seeds         seeds of the synthetic data (default [0]); everything below is run once for each
@@ -17,13 +17,15 @@ A table is the name of a task, or `pretraining SPLIT`.
 
 from __future__ import annotations
 
+import argparse
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+from jsonargparse import ArgumentParser
 
 from cromss.config import EvaluateConfig, PrepareConfig, PretrainConfig, SynthesizeConfig, TransferConfig, from_mapping
 from cromss.errors import ConfigError, MissingDataError
@@ -121,37 +123,44 @@ def parse_recipe(content: Any, *, text: str, where: Path, root: str | Path | Non
     """Check the content of a recipe file; see `read_recipe`."""
     allowed = ("title", "about", "data_seeds", "data", "pretraining", "scoring", "transfer", "comparisons", "promises")
     top = _mapping(content, "the recipe", where, allowed, required=("title", "data", "pretraining"))
-    data = {name: _source(name, entry, where, root) for name, entry in top["data"].items()}
+    data = {name: _source(name, entry, where, root) for name, entry in _named(top["data"], "data", where).items()}
     pretraining = _mapping(
         top["pretraining"], "pretraining", where, ("data", "seeds", "common", "arms"), required=("data", "arms")
     )
     _one_of(pretraining["data"], data, "pretraining data", where)
-    common = pretraining.get("common", {})
-    arms = {name: _arm(name, entry, common, where) for name, entry in pretraining["arms"].items()}
-    scoring = _mapping(top.get("scoring", {}), "scoring", where, ("splits", "label_source"))
-    splits = tuple(scoring.get("splits", ()))
+    common = _named(pretraining.get("common"), "common settings", where)
+    arms = {
+        name: _arm(name, entry, common, where) for name, entry in _named(pretraining["arms"], "arms", where).items()
+    }
+    scoring = _mapping(top.get("scoring") or {}, "scoring", where, ("splits", "label_source"))
+    splits = _several(scoring.get("splits"), "splits", where)
     for split in splits:
         _one_of(split, ("train", "validation", "test"), "split", where)
-    transfer = _mapping(top.get("transfer", {}), "transfer", where, ("common", "tasks"))
+    label_source = scoring.get("label_source", EvaluateConfig.label_source)
+    _one_of(label_source, ("labels", "truth"), "label_source", where)
+    transfer = _mapping(top.get("transfer") or {}, "transfer", where, ("common", "tasks"))
+    common = _named(transfer.get("common"), "common settings", where)
     tasks = {
-        name: _task(name, entry, transfer.get("common", {}), data, where)
-        for name, entry in transfer.get("tasks", {}).items()
+        name: _task(name, entry, common, data, where)
+        for name, entry in _named(transfer.get("tasks"), "tasks", where).items()
     }
     recipe = Recipe(
         title=str(top["title"]),
         about=str(top.get("about", "")).strip(),
-        data_seeds=tuple(top.get("data_seeds", (0,))),
+        data_seeds=_several(top.get("data_seeds", (0,)), "data_seeds", where),
         data=data,
         pretrain_data=pretraining["data"],
-        pretrain_seeds=tuple(pretraining.get("seeds", (0,))),
+        pretrain_seeds=_several(pretraining.get("seeds", (0,)), "pretraining seeds", where),
         arms=arms,
         splits=splits,
-        label_source=str(scoring.get("label_source", EvaluateConfig.label_source)),
+        label_source=str(label_source),
         tasks=tasks,
-        comparisons=tuple(_pair(entry, arms, where) for entry in top.get("comparisons", ())),
+        comparisons=tuple(
+            _pair(entry, arms, where) for entry in _several(top.get("comparisons"), "comparisons", where)
+        ),
         promises=tuple(
             _promise(entry, arms, (*(pretraining_table(s) for s in splits), *tasks), where)
-            for entry in top.get("promises", ())
+            for entry in _several(top.get("promises"), "promises", where)
         ),
         text=text,
     )
@@ -168,12 +177,12 @@ def _source(name: str, entry: Any, where: Path, root: str | Path | None) -> Data
     ((command, value),) = entry.items()
     if command == "store":
         return DataSource(command=None, settings={}, store=str(Path(root or ".") / str(value)))
-    settings = dict(value or {})
+    settings = dict(_named(value, f"data {name!r}", where))
     if command == "prepare":
         settings = _rooted(name, settings, where, root)
     elif "seed" in settings:
         raise ConfigError(f"data {name!r} sets a seed of its own", where=where, do="use data_seeds")
-    from_mapping(_SOURCES[command], {**settings, "out": "."}, where=f"{where}: data {name}")
+    _check_settings(_SOURCES[command], {**settings, "out": "."}, f"{where}: data {name}")
     return DataSource(command=command, settings=settings)
 
 
@@ -181,7 +190,7 @@ def _rooted(name: str, settings: dict[str, Any], where: Path, root: str | Path |
     """Absolute folders, and the CSV of a split from beside the recipe where it lies there."""
     if root is None:
         raise ConfigError(f"data {name!r} needs the folder of your files", where=where, do="give it with --root FOLDER")
-    settings["root"] = str((Path(root) / settings.get("root", ".")).resolve())
+    settings["root"] = str((Path(root) / str(settings.get("root", "."))).resolve())
     beside = where.parent / str(settings.get("split"))
     if beside.is_file():
         settings["split"] = str(beside.resolve())
@@ -197,14 +206,14 @@ def _arm(name: str, entry: Any, common: Settings, where: Path) -> Arm:
         )
     settings = {**common, **entry}
     _refuse_reserved(settings, ("data", "out", "seed", "threads"), f"arm {name!r}", where)
-    from_mapping(PretrainConfig, {**settings, "data": ".", "out": "."}, where=f"{where}: arm {name}")
+    _check_settings(PretrainConfig, {**settings, "data": ".", "out": "."}, f"{where}: arm {name}")
     return Arm(settings=settings)
 
 
 def _task(name: str, entry: Any, common: Settings, data: Settings, where: Path) -> Settings:
     settings = {**common, **_mapping(entry, f"task {name!r}", where, tuple(TransferConfig.__dataclass_fields__))}
     _refuse_reserved(settings, ("out", "checkpoint", "init", "threads"), f"task {name!r}", where)
-    from_mapping(TransferConfig, {"data": "", **settings, "out": "."}, where=f"{where}: task {name}")
+    _check_settings(TransferConfig, {"data": "", **settings, "out": "."}, f"{where}: task {name}")
     _one_of(settings.get("data"), data, f"data of task {name!r}", where)
     return settings
 
@@ -223,15 +232,48 @@ def _promise(entry: Any, arms: Settings, tables: Iterable[str], where: Path) -> 
     _one_of(entry["table"], tables, "table of a promise", where)
     for name in filter(None, (entry["arm"], entry.get("minus"))):
         _one_of(name, arms, "arm of a promise", where)
+    if type(entry["at_least"]) not in (int, float):
+        raise ConfigError("at_least of a promise is a number of percent points", got=entry["at_least"], where=where)
     return Promise(**{**entry, "at_least": float(entry["at_least"])})
 
 
 def _require_something_to_do(recipe: Recipe, where: Path) -> None:
     if not recipe.splits and not recipe.tasks:
         raise ConfigError("the recipe scores nothing", where=where, do="give scoring splits or transfer tasks")
+    seeds: Sequence[Any]
     for name, seeds in (("data_seeds", recipe.data_seeds), ("pretraining seeds", recipe.pretrain_seeds)):
-        if not seeds or len(set(seeds)) != len(seeds) or not all(isinstance(seed, int) for seed in seeds):
-            raise ConfigError(f"{name} must be different whole numbers", got=seeds, where=where)
+        if not seeds or len(set(seeds)) != len(seeds) or not all(type(s) is int and s >= 0 for s in seeds):
+            raise ConfigError(f"{name} must be different whole numbers from 0 on", got=seeds, where=where)
+    if len(recipe.data_seeds) > 1 and all(source.command != "synthesize" for source in recipe.data.values()):
+        raise ConfigError(
+            "data_seeds make synthetic data; other data would be the same each time, and count as independent runs",
+            got=recipe.data_seeds,
+            where=where,
+            do="leave data_seeds out",
+        )
+
+
+def _check_settings(kind: type, settings: Settings, where: str) -> None:
+    """Names and types of the settings, as the command itself will read them. Raises ConfigError."""
+    from_mapping(kind, settings, where=where)
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(kind, as_group=False)
+    try:
+        parser.parse_object(dict(settings))
+    except argparse.ArgumentError as error:
+        got = " ".join(str(error).split())
+        raise ConfigError("a setting of the recipe is of the wrong type", got=got, where=where) from None
+
+
+def _named(value: Any, what: str, where: Path) -> Mapping[str, Any]:
+    """`name: value` lines with any names; nothing at all is no lines."""
+    return _mapping(value or {}, what, where, value or ())
+
+
+def _several(value: Any, what: str, where: Path) -> tuple[Any, ...]:
+    if not isinstance(value, (list, tuple, type(None))):
+        raise ConfigError(f"{what} of a recipe are a list", got=value, expected="[..., ...]", where=where)
+    return tuple(value or ())
 
 
 def _mapping(
