@@ -140,8 +140,8 @@ def _validation_keys(row: Mapping[str, Any]) -> list[str]:
 def confusion_section(name: str, folder: Path, legend: Legend, branch: str = "s2") -> Section:
     """Confusion matrix and scores by class of one run's last validation; against the truth where it is known."""
     validation = read_json(folder / "result.json")["validation"]
-    known = branch in validation["truth"]
     branch = branch if branch in validation["noisy"] else next(iter(validation["noisy"]))
+    known = branch in validation["truth"]
     scores = validation["truth" if known else "noisy"][branch]
     against = "the truth" if known else "the noisy labels"
     columns = ["class", "IoU, %", "F1, %", "recall, %", "precision, %", "pixels"]
@@ -206,16 +206,19 @@ def quality_section(runs: Mapping[str, Path], legend: Legend) -> Section | None:
     )
 
 
-def tiles_section(name: str, folder: Path, store: Store, *, count: int = 4, label_source: str = "labels") -> Section:
-    """Example tiles of validation places through the final network of a run."""
+def tiles_section(name: str, folder: Path, store: Store, *, count: int = 4) -> Section:
+    """Example tiles through the final network of a run, of validation places where the store has any."""
     network, card = load_network(folder)
+    ratio, balanced = card["recipe"]["final_ratio"], card["recipe"]["class_balanced"]
+    label_source = "labels" if store.has("labels") else "truth"
     normalizations = {sensor: Normalization.from_dict(entry) for sensor, entry in card["inputs"].items()}
     dataset = PatchDataset(store, normalizations, label_source=label_source, training=False)
     places = store.select("validation") if len(store.select("validation")) else store.select("train")
     chosen = places[np.linspace(0, len(places) - 1, min(count, len(places))).astype(int)]
     keys = [(0, int(place), store.num_seasons(int(place)) // 2) for place in chosen]
     with torch.no_grad():
-        tiles = [tile for key in keys for tile in tiles_of(network, collate([dataset[key]]), tuple(normalizations))]
+        batches = [collate([dataset[key]]) for key in keys]
+        tiles = [tile for one in batches for tile in tiles_of(network, one, tuple(normalizations), ratio, balanced)]
     titles, rows = _columns(tiles, store.legend, normalizations)
     return Section(
         heading=f"Example tiles, {name}",
