@@ -12,8 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cromss.config import EvaluateConfig
 from cromss.data.store import Store
 from cromss.files import read_json
+from cromss.training.evaluate import evaluate
 
 pytestmark = pytest.mark.slow
 
@@ -47,6 +49,10 @@ def test_two_devices_count_every_test_pixel_once(toy_store, tmp_path):
     labels = np.stack([store.read_labels(int(place)) for place in store.select("test")])
     (run,) = read_json(out / "scores.json")["runs"]
     assert run["scores"]["pixels"] == (labels != 255).sum() == np.sum(run["scores"]["matrix"])
+    # the scores are those of the network that was saved, not of ranks whose BatchNorm statistics differ
+    network = out / "runs" / "draw-0.seed-0" / "network"
+    evaluate(EvaluateConfig(checkpoint=str(network), data=str(toy_store), out=str(tmp_path / "again")))
+    assert read_json(tmp_path / "again" / "scores.json")["scores"]["s2"]["matrix"] == run["scores"]["matrix"]
 
 
 TWO_SEEDS = ("--seeds", "[0,1]", "--steps", "40")

@@ -116,11 +116,15 @@ def validate(
     class_balanced: bool = True,
     stop: StopSignal | None = None,
 ) -> Validation:
-    """Score `network` on this rank's `batches`; the counts are summed over the ranks.
+    """Score `network` of the first rank on every rank's `batches`; the counts are summed over the ranks.
 
     Label weights are those of the end of the ramp (`final_ratio`), so that they compare between epochs and arms; they
     are judged on the pixels of this rank. Raises Stopped on a stop signal (in a single process only: ranks must agree).
     """
+    if fabric.world_size > 1:
+        # each rank's BatchNorm has counted its own last batch; the network that is saved is that of the first rank
+        for buffer in network.buffers():
+            torch.distributed.broadcast(buffer, src=0)
     shown = (*branches, MEAN) if len(branches) > 1 else tuple(branches)
     # made before the first batch: a rank without any batch must still take part in every sum over the ranks
     totals = {branch: _Totals.zeros(len(names), fabric.device) for branch in shown}
