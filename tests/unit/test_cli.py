@@ -17,7 +17,7 @@ KINDS = [kind for kind, _, _ in COMMANDS.values()]
 
 def _required(kind):
     return {
-        entry.name: "x" if entry.name != "origin" else "moco"
+        entry.name: "x"
         for entry in dataclasses.fields(kind)
         if entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
     } | ({"sensor": "s2"} if kind is config.ExportConfig else {})

@@ -28,6 +28,7 @@ from cromss.models.networks import NetworkSpec, build_network
 from cromss.models.weights import load_encoder
 from cromss.training.checkpoint import load_card, load_network, save_checkpoint
 from cromss.training.evaluate import evaluate
+from cromss.training.scoresheet import markdown_table
 from cromss.training.starting_point import TransferNetwork, find_start
 from cromss.training.transfer import draw_places, transfer
 
@@ -327,3 +328,7 @@ def test_without_a_test_split_nothing_is_trained_or_scored(toy_store, checkpoint
         transfer(config)
     with pytest.raises(MissingDataError, match="no test places"):
         evaluate(EvaluateConfig(checkpoint=str(checkpoint), data=str(toy_store), out=str(tmp_path / "scores")))
+
+
+def test_a_class_name_with_a_bar_does_not_break_a_table():
+    assert list(markdown_table(["a|b"], [["c\nd"]])) == ["| a\\|b |", "| --- |", "| c d |"]

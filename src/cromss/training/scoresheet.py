@@ -14,7 +14,7 @@ from typing import Any
 from cromss.files import commit
 from cromss.training.statistics import Summary, summarize
 
-__all__ = ["CLASS_SCORES", "SCORES", "over_runs", "write_scores"]
+__all__ = ["CLASS_SCORES", "SCORES", "markdown_table", "over_runs", "write_scores"]
 
 SCORES = {"oa": "OA", "aa": "AA", "miou": "mIoU", "mf1": "mF1"}
 CLASS_SCORES = {"iou": "IoU", "f1": "F1", "recall": "recall", "precision": "precision"}
@@ -46,13 +46,13 @@ def _csv_rows(runs: Mapping[str, Mapping[str, Any]]) -> Iterator[list[Any]]:
 def _lines(title: str, runs: Mapping[str, Mapping[str, Any]], spread: bool) -> Iterator[str]:
     groups = {f"{len(runs)} runs": list(runs.values())} if spread else {run: [scores] for run, scores in runs.items()}
     yield from (f"# {title}", "", "In percent; ± is the sample standard deviation over the runs.", "")
-    yield from _grid(
+    yield from markdown_table(
         ["", *SCORES.values()],
         [[name, *(_cell([scores[key] for scores in group]) for key in SCORES)] for name, group in groups.items()],
     )
     for name, group in groups.items():
         yield from ("", f"## {name}", "")
-        yield from _grid(["class", *CLASS_SCORES.values(), "pixels of truth"], _class_rows(group))
+        yield from markdown_table(["class", *CLASS_SCORES.values(), "pixels of truth"], _class_rows(group))
         absent = sorted({label for scores in group for label in scores["absent"]})
         if absent:
             wrong = sum(scores["predicted_absent"] for scores in group)
@@ -79,6 +79,7 @@ def _cell(values: Sequence[float | None]) -> str:
     return f"{100 * summary.mean:.1f}" + ("" if summary.std is None else f" ± {100 * summary.std:.1f}")
 
 
-def _grid(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """The lines of a Markdown table; bars and line ends within a cell cannot break it."""
     for cells in (columns, ["---"] * len(columns), *rows):
-        yield "| " + " | ".join(cells) + " |"
+        yield "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from cromss.files import commit
+from cromss.training.scoresheet import SCORES, markdown_table
 
 __all__ = ["metric_title", "percent", "shown_metrics", "write_csv", "write_markdown"]
 
-_TITLES = {"oa": "OA", "aa": "AA", "miou": "mIoU", "mf1": "mF1"}
 _BRANCHES = {"s1": "S1", "s2": "S2", "fused": "fused", "mean": "mean of branches"}
 _QUALITY = {
     "weight_auroc": "AUROC of label weights",
@@ -29,12 +29,12 @@ def metric_title(metric: str) -> str:
         return "accuracy of the noisy labels"
     branch, _, rest = metric.partition("_")
     if branch not in _BRANCHES:
-        return _TITLES.get(metric, metric)
+        return SCORES.get(metric, metric)
     if rest in _QUALITY:
         return f"{_BRANCHES[branch]} {_QUALITY[rest]}"
     name = rest.removeprefix("truth_")
     against = " against the truth" if name != rest else " against the noisy labels"
-    return f"{_BRANCHES[branch]} {_TITLES.get(name, name)}{against}"
+    return f"{_BRANCHES[branch]} {SCORES.get(name, name)}{against}"
 
 
 def shown_metrics(content: Mapping[str, Any], table: str) -> list[str]:
@@ -42,7 +42,7 @@ def shown_metrics(content: Mapping[str, Any], table: str) -> list[str]:
     metrics = list(dict.fromkeys(row["metric"] for row in content["means"] if row["table"] == table))
     metrics = [metric for metric in metrics if metric != "loss" and not metric.endswith("_selected_share")]
     truth = any("_truth_" in metric for metric in metrics)
-    noisy = tuple(f"{branch}_{name}" for branch in _BRANCHES for name in _TITLES)
+    noisy = tuple(f"{branch}_{name}" for branch in _BRANCHES for name in SCORES)
     metrics = [metric for metric in metrics if not (truth and metric in noisy)]
     return [metric for metric in metrics if not metric.endswith(("_aa", "_mf1"))]
 
@@ -94,7 +94,7 @@ def _promise_lines(promises: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         [p["say"], f"{p['at_least']:.1f}", percent(_fraction(p["value"])), "kept" if p["kept"] else "BROKEN"]
         for p in promises
     ]
-    yield from _grid(["promise", "at least", "reached", ""], rows)
+    yield from markdown_table(["promise", "at least", "reached", ""], rows)
 
 
 def _fraction(points: float | None) -> float | None:
@@ -111,7 +111,7 @@ def _mean_lines(content: Mapping[str, Any], table: str) -> Iterator[str]:
         cells = [found.get((arm, metric)) for metric in metrics]
         runs = max(cell["runs"] for cell in cells if cell is not None)
         rows.append([arm, *(_mean_cell(cell) for cell in cells), str(runs)])
-    yield from _grid(["arm", *(metric_title(metric) for metric in metrics), "runs"], rows)
+    yield from markdown_table(["arm", *(metric_title(metric) for metric in metrics), "runs"], rows)
 
 
 def _mean_cell(row: Mapping[str, Any] | None) -> str:
@@ -137,15 +137,4 @@ def _difference_lines(content: Mapping[str, Any], table: str) -> Iterator[str]:
         ]
         for row in found
     ]
-    yield from _grid(["difference", "score", "mean", "95% interval", "pairs", "verdict"], rows)
-
-
-def _grid(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    yield _line(columns)
-    yield _line(["---"] * len(columns))
-    for row in rows:
-        yield _line(row)
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+    yield from markdown_table(["difference", "score", "mean", "95% interval", "pairs", "verdict"], rows)
