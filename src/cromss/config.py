@@ -354,7 +354,7 @@ class EvaluateConfig:
         out: folder for scores.json, scores.csv and the table.
         split: `test`, `validation` or `train`.
         label_source: `labels` or `truth`.
-        batch_size: tiles a step.
+        batch_size: tiles a step; label weights, where they are judged, are relative to the tiles of a step.
         threads: CPU threads; null leaves the default.
     """
 
@@ -363,7 +363,7 @@ class EvaluateConfig:
     out: str
     split: Literal["train", "validation", "test"] = "test"
     label_source: Literal["labels", "truth"] = "labels"
-    batch_size: int = 8
+    batch_size: int = 16
     threads: int | None = None
 
 
