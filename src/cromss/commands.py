@@ -44,9 +44,7 @@ def pretrain(config: PretrainConfig) -> dict[str, Any]:
     """Pretrain, drawing sample pictures on the way and a report at the end."""
     with Store.open(config.data) as store:
         draw = functools.partial(draw_tiles, store.legend, normalizations_of(config, store))
-        result = run_pretraining(config, draw=draw)
-        _say(f"done; the report is {write_run_report(config.out, store)}")
-    return result
+        return run_pretraining(config, draw=draw, report=lambda out: _say(f"report {write_run_report(out, store)}"))
 
 
 def benchmark(config: BenchmarkConfig) -> None:

@@ -58,20 +58,24 @@ class Tile:
 Drawing = Callable[[Path, Sequence[Tile]], None]
 
 
-def pretrain(config: PretrainConfig, *, draw: Drawing | None = None) -> dict[str, Any]:
+def pretrain(
+    config: PretrainConfig, *, draw: Drawing | None = None, report: Callable[[Path], None] | None = None
+) -> dict[str, Any]:
     """Run or continue the pretraining that `config` describes; return its final scores.
 
     Writes `<out>/checkpoints/`, `<out>/final/`, log.jsonl, tensorboard/, pictures/ and result.json. `draw` turns tiles
-    into a picture file. Raises ConfigError, StoreError, ResumeError, NonFiniteError, WorkerError; leaves with
+    into a picture file; `report` is called with the folder of the finished run, in one process only. Raises ConfigError, StoreError, ResumeError, NonFiniteError, WorkerError; leaves with
     SystemExit(143) after a stop signal, once the run is saved.
     """
     with StopSignal() as stop:
         fabric = launch(config, deterministic=config.deterministic)
         run = _Run(Setup(config, rank=fabric.global_rank, world=fabric.world_size), fabric)
         result = run.finished()
-        if result is not None:
-            return result
-        return run.train(draw, stop)
+        if result is None:
+            result = run.train(draw, stop)
+        if report is not None and fabric.is_global_zero:
+            report(Path(config.out))
+        return result
 
 
 class _Run:

@@ -103,6 +103,12 @@ class Setup:
                 expected=f"at least {needed} (batch size x devices)",
                 do="lower batch_size",
             )
+        if config.schedule == "plateau" and not len(self.validation_places):
+            raise ConfigError(
+                "the schedule plateau needs validation places, and there are none",
+                got=f"validation_share {config.validation_share}",
+                do="raise validation_share, or choose another schedule",
+            )
         total = config.steps or config.epochs * epoch
         validate_every = config.validate_every * epoch if len(self.validation_places) else 0
         return Plan(
