@@ -64,8 +64,9 @@ def pretrain(
     """Run or continue the pretraining that `config` describes; return its final scores.
 
     Writes `<out>/checkpoints/`, `<out>/final/`, log.jsonl, tensorboard/, pictures/ and result.json. `draw` turns tiles
-    into a picture file; `report` is called with the folder of the finished run, in one process only. Raises ConfigError, StoreError, ResumeError, NonFiniteError, WorkerError; leaves with
-    SystemExit(143) after a stop signal, once the run is saved.
+    into a picture file; `report` is called with the folder of the finished run, in one process only. Raises
+    ConfigError, StoreError, ResumeError, NonFiniteError, WorkerError; leaves with SystemExit(143) after a stop signal,
+    once the run is saved.
     """
     with StopSignal() as stop:
         fabric = launch(config, deterministic=config.deterministic)
