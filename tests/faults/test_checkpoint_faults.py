@@ -92,7 +92,7 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, sys.argv[2])
-from test_checkpoint import SPEC, build_network, save_checkpoint, step_name, training_state
+from test_checkpoint_faults import SPEC, build_network, save_checkpoint, step_name, training_state
 
 torch.manual_seed(0)
 network = build_network(SPEC)

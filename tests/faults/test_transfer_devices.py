@@ -79,6 +79,7 @@ def test_a_transfer_cut_short_keeps_its_finished_runs_and_ends_as_if_uninterrupt
         time.sleep(0.02)
     cut.send_signal(sent)
     assert cut.wait(timeout=60) == code
+    assert ("stopped by a signal" in (tmp_path / "cut.log").read_text()) == (sent == signal.SIGTERM)
     assert (first / "result.json").exists()
     assert not (second / "result.json").exists()
     kept = (first / "result.json").stat().st_mtime_ns

@@ -203,6 +203,17 @@ def test_a_run_folder_means_its_final_checkpoint_else_the_newest_sound_step(
     assert load_card(tmp_path)["step"] == 7
 
 
+def test_the_folder_of_a_transferred_run_means_its_network_and_that_of_all_runs_names_one(
+    network: SegmentationNetwork, tmp_path: Path
+) -> None:
+    run = tmp_path / "runs" / "draw-0.seed-0"
+    save_checkpoint(run / "network", network=network, card={"step": 3})
+    assert find_checkpoint(run) == run / "network"
+    with pytest.raises(CheckpointError, match="no checkpoint here") as caught:
+        find_checkpoint(tmp_path)
+    assert str(run) in caught.value.do
+
+
 def test_pruning_keeps_the_newest_sound_ones_and_never_deletes_the_only_one(
     network: SegmentationNetwork, tmp_path: Path
 ) -> None:
@@ -227,5 +238,6 @@ def test_verifying_names_the_file_and_gives_the_sizes(network: SegmentationNetwo
     sizes = verify_checkpoint(tmp_path / "a")
     assert sizes == {name: (tmp_path / "a" / name).stat().st_size for name in ("card.json", "weights.safetensors")}
     (tmp_path / "a" / "weights.safetensors").unlink()
-    with pytest.raises(CheckpointError, match=r"no such file[\s\S]*weights.safetensors"):
+    with pytest.raises(CheckpointError, match=r"no such file[\s\S]*weights.safetensors") as caught:
         verify_checkpoint(tmp_path / "a")
+    assert "another checkpoint of the run" in caught.value.do

@@ -142,6 +142,19 @@ def test_every_test_pixel_with_a_label_is_counted_once_including_the_last_partia
         assert run["scores"]["pixels"] == (labels != 255).sum() == np.sum(run["scores"]["matrix"])
 
 
+def test_transfer_and_evaluation_end_with_the_scores_and_the_place_of_the_table(done, toy_store, tmp_path, capsys):
+    config, result = done
+    transfer(config)
+    said = capsys.readouterr().err
+    assert f"draw 0 seed 0: OA {100 * result['runs'][0]['scores']['oa']:.1f}" in said
+    assert str(Path(config.out) / "table.md") in said
+    run = Path(config.out, "runs/draw-0.seed-0")
+    evaluate(EvaluateConfig(checkpoint=str(run), data=str(toy_store), out=str(tmp_path)))
+    said = capsys.readouterr().err
+    assert "s2: OA " in said
+    assert str(tmp_path / "table.md") in said
+
+
 def test_evaluating_the_saved_network_in_other_batches_gives_the_same_scores(done, toy_store, tmp_path):
     config, result = done
     network = Path(config.out, "runs/draw-0.seed-0/network")

@@ -55,6 +55,7 @@ __all__ = [
 FORMAT = "cromss-checkpoint/1"
 WEIGHTS, CARD, MANIFEST = "weights.safetensors", "card.json", "manifest.json"
 TRAINING_TENSORS, TRAINING_TREE = "training.safetensors", "training.json"
+_INSTEAD = "fetch it again, or name another checkpoint of the run (checkpoints/step-...)"
 MAX_HEADER = 2**24  # bytes, of a JSON file or a safetensors header: a real one has below a million
 
 log = logging.getLogger(__name__)
@@ -143,10 +144,13 @@ def _verify_file(folder: Path, name: str, entry: Mapping[str, Any]) -> None:
         raise CheckpointError("a file of the checkpoint cannot be read", got=error, where=path) from None
     if size != entry["bytes"]:
         got = "no such file" if size is None else f"{size} bytes"
-        raise CheckpointError("a file of the checkpoint is damaged", got=got, expected=entry["bytes"], where=path)
+        size_text = f"{entry['bytes']} bytes"
+        raise CheckpointError(
+            "a file of the checkpoint is damaged", got=got, expected=size_text, where=path, do=_INSTEAD
+        )
     if digest != entry["sha256"]:
         what = "a file of the checkpoint has changed since it was written"
-        raise CheckpointError(what, got=f"SHA-256 {digest}", expected=entry["sha256"], where=path)
+        raise CheckpointError(what, got=f"SHA-256 {digest}", expected=entry["sha256"], where=path, do=_INSTEAD)
 
 
 def _read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
@@ -284,18 +288,24 @@ def load_weights(checkpoint: str | Path, network: SegmentationNetwork) -> None:
 
 
 def find_checkpoint(path: str | Path) -> Path:
-    """The checkpoint meant by `path`: itself, else the `final` one of a run folder, else its newest sound step.
+    """The checkpoint meant by `path`: itself, else `final` or `network` of a run folder, else its newest sound step.
 
     Raises CheckpointError if there is none.
     """
     path = Path(path)
-    for folder in (path, path / "final"):
+    for folder in (path, path / "final", path / "network"):
         if (folder / MANIFEST).is_file():
             return folder
     if newest := latest_valid(path):
         return newest
-    got = "no such folder" if not path.exists() else f"neither {MANIFEST}, final nor a sound checkpoints/step-..."
-    raise CheckpointError("there is no checkpoint here", got=got, where=path, do="name a checkpoint or a run folder")
+    got = (
+        "no such folder"
+        if not path.exists()
+        else f"neither {MANIFEST}, final, network nor a sound checkpoints/step-..."
+    )
+    inner = sorted(path.glob(f"runs/*/network/{MANIFEST}"))
+    do = f"name one of its runs, e.g. {inner[0].parent.parent}" if inner else "name a checkpoint or a run folder"
+    raise CheckpointError("there is no checkpoint here", got=got, where=path, do=do)
 
 
 def latest_valid(run_folder: str | Path) -> Path | None:

@@ -7,6 +7,7 @@ its noisy labels, both are scored, and so is how well the network's label weight
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from cromss.geo.legend import Legend
 from cromss.training.checkpoint import load_network
 from cromss.training.devices import limit_threads
 from cromss.training.loop import Batch
-from cromss.training.scoresheet import write_scores
+from cromss.training.scoresheet import in_brief, write_scores
 from cromss.training.validation import Validation, validate
 
 __all__ = ["evaluate", "evaluation_batches"]
@@ -50,7 +51,11 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     for sensor in normalizations:
         if sensor not in store.sensors:
             raise MissingDataError(
-                f"the network needs {sensor} images", got=sorted(store.sensors), expected=sensor, where=config.data
+                f"the network needs {sensor} images",
+                got=sorted(store.sensors),
+                expected=sensor,
+                where=config.data,
+                do=f"evaluate on a store with {sensor}, or transfer the encoder of one sensor (cromss transfer)",
             )
     places = store.select(config.split)
     if not len(places):
@@ -73,6 +78,9 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     out = Path(config.out)
     write_json(out / "scores.json", content)
     write_scores(out, title=f"Scores on the {config.split} split", runs=content["scores"])
+    for branch, scores in content["scores"].items():
+        sys.stderr.write(f"{branch}: {in_brief(scores)}\n")
+    sys.stderr.write(f"done; the table is {out / 'table.md'}\n")
     return content
 
 

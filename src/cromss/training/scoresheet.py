@@ -14,7 +14,7 @@ from typing import Any
 from cromss.files import commit
 from cromss.training.statistics import Summary, summarize
 
-__all__ = ["CLASS_SCORES", "SCORES", "markdown_table", "over_runs", "write_scores"]
+__all__ = ["CLASS_SCORES", "SCORES", "in_brief", "markdown_table", "over_runs", "write_scores"]
 
 SCORES = {"oa": "OA", "aa": "AA", "miou": "mIoU", "mf1": "mF1"}
 CLASS_SCORES = {"iou": "IoU", "f1": "F1", "recall": "recall", "precision": "precision"}
@@ -24,6 +24,11 @@ def over_runs(values: Sequence[float | None]) -> Summary | None:
     """Mean and spread of the runs that have a value; None where none has."""
     found = [value for value in values if value is not None]
     return summarize(found) if found else None
+
+
+def in_brief(scores: Mapping[str, Any]) -> str:
+    """The scores of one run in one line, in percent."""
+    return "  ".join(f"{title} {_cell([scores[name]])}" for name, title in SCORES.items())
 
 
 def write_scores(out: str | Path, *, title: str, runs: Mapping[str, Mapping[str, Any]], spread: bool = False) -> None:

@@ -7,6 +7,7 @@ A second signal changes nothing: the save that is under way must not be torn.
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from types import FrameType, TracebackType
 from typing import Any
@@ -48,5 +49,6 @@ class StopSignal:
         return self._requested
 
     def leave(self) -> None:
-        """End the process with the exit code of a stopped job. Call it after the save."""
+        """Say so and end the process with the exit code of a stopped job. Call it after the save."""
+        sys.stderr.write("stopped by a signal; the same command goes on from what is saved\n")
         raise SystemExit(EXIT_STOPPED)

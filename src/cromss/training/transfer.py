@@ -43,7 +43,7 @@ from cromss.training.loop import Batch, Plan, Progress, fit, use_channels_last
 from cromss.training.metrics import Scores
 from cromss.training.optimization import build_optimizer, build_schedule
 from cromss.training.runlog import RunLog
-from cromss.training.scoresheet import SCORES, over_runs, write_scores
+from cromss.training.scoresheet import SCORES, in_brief, over_runs, write_scores
 from cromss.training.starting_point import StartingPoint, TransferNetwork, find_start, load_into
 from cromss.training.stop import StopSignal
 from cromss.training.validation import validate
@@ -100,6 +100,9 @@ def transfer(config: TransferConfig) -> dict[str, Any]:
         write_json(Path(config.out) / "scores.json", content)
         named = {f"draw {run['draw']} seed {run['seed']}": run["scores"] for run in runs}
         write_scores(config.out, title=f"Transfer, {config.sensor}, {config.mode}", runs=named, spread=True)
+        for name, scores in named.items():
+            sys.stderr.write(f"{name}: {in_brief(scores)}\n")
+        sys.stderr.write(f"done; the table is {Path(config.out) / 'table.md'}\n")
     fabric.barrier()
     return content
 
