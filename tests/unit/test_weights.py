@@ -87,6 +87,33 @@ def test_a_changed_byte_of_an_exported_encoder_is_found(narrow: Path, tmp_path: 
         load_encoder(out, "s1")
 
 
+LOAD_BY_CARD = """
+import json
+import sys
+import segmentation_models_pytorch
+import timm
+from safetensors.torch import load_file
+
+card = json.load(open(sys.argv[1] + "/card.json"))
+*needed, call = card["load"].split("; ")
+for line in needed:
+    exec(line)
+eval(call).load_state_dict(load_file(sys.argv[1] + "/encoder.safetensors"), strict=True)
+print(any(name.startswith("cromss") for name in sys.modules))
+"""
+
+
+@pytest.mark.parametrize(("layout", "needs_cromss"), [("smp", True), ("timm", False)])
+def test_the_card_of_a_narrow_encoder_loads_it_as_written(
+    narrow: Path, tmp_path: Path, layout: Layout, needs_cromss: bool
+) -> None:
+    """`cromss_narrow` is no name that smp or timm know; timm has its class all the same."""
+    out = export_encoder(narrow, "s2", tmp_path / "encoder", layout=layout)
+    command = [sys.executable, "-c", LOAD_BY_CARD, str(out)]
+    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert printed.strip() == str(needs_cromss)
+
+
 FOREIGN = """
 import sys
 import segmentation_models_pytorch as smp

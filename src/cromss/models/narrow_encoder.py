@@ -16,7 +16,15 @@ from typing import Any
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models.resnet import BasicBlock, ResNet
 
-__all__ = ["cromss_narrow"]
+__all__ = ["NARROW", "cromss_narrow"]
+
+# arguments of timm's ResNet, besides its BasicBlock
+NARROW: dict[str, Any] = {
+    "layers": (1, 1, 1, 1),
+    "channels": (24, 40, 80, 128),
+    "stem_type": "deep",
+    "stem_width": 32,
+}
 
 # timm reads this name; it states that no pretrained weights are published
 default_cfgs = generate_default_cfgs({"cromss_narrow": {"url": "", "first_conv": "conv1.0", "classifier": "fc"}})
@@ -25,11 +33,4 @@ default_cfgs = generate_default_cfgs({"cromss_narrow": {"url": "", "first_conv":
 @register_model  # type: ignore[untyped-decorator]
 def cromss_narrow(pretrained: bool = False, **kwargs: Any) -> ResNet:
     """Build the narrow ResNet; the keyword arguments are those of timm's ResNet (`in_chans`, `features_only`, ...)."""
-    settings = {
-        "block": BasicBlock,
-        "layers": (1, 1, 1, 1),
-        "channels": (24, 40, 80, 128),
-        "stem_type": "deep",
-        "stem_width": 32,
-    }
-    return build_model_with_cfg(ResNet, "cromss_narrow", pretrained, **{**settings, **kwargs})
+    return build_model_with_cfg(ResNet, "cromss_narrow", pretrained, **{"block": BasicBlock, **NARROW, **kwargs})

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from cromss.errors import BandError, CheckpointError, ModelError
 from cromss.files import commit_folder, sha256
+from cromss.models.narrow_encoder import NARROW
 from cromss.models.networks import FUSED, NetworkSpec, build_network
 from cromss.models.saved import (
     find_checkpoint,
@@ -243,7 +244,9 @@ def _to_layout(weights: EncoderWeights, layout: str) -> tuple[dict[str, Tensor],
     """The state dict under the names of a library, and the Python call that makes the network it fits."""
     name, bands, state = weights.encoder, len(weights.bands), dict(weights.state_dict)
     if layout == "smp":
-        return state, f"segmentation_models_pytorch.encoders.get_encoder({name!r}, in_channels={bands}, weights=None)"
+        needs = "import cromss.models.narrow_encoder; " if name == "tu-cromss_narrow" else ""
+        call = f"segmentation_models_pytorch.encoders.get_encoder({name!r}, in_channels={bands}, weights=None)"
+        return state, needs + call
     if layout == "torchvision":
         if name not in torchvision.models.list_models() or not re.match(r"(wide_)?res(net|next)", name):
             raise ModelError("torchvision has no ResNet of this name", got=name, do="export as smp or timm")
@@ -254,7 +257,13 @@ def _to_layout(weights: EncoderWeights, layout: str) -> tuple[dict[str, Tensor],
             raise ModelError("timm has no model of this name", got=name, do="export as smp")
         with torch.device("meta"):
             expected = timm.create_model(target, in_chans=bands, num_classes=0).state_dict()
-        return _timm_names(state, expected), f"timm.create_model({target!r}, in_chans={bands}, num_classes=0)"
+        call = f"timm.create_model({target!r}, in_chans={bands}, num_classes=0)"
+        if target == "cromss_narrow":  # timm's own class, but not a name that timm knows without this package
+            settings = ", ".join(f"{key}={value!r}" for key, value in NARROW.items())
+            call = (
+                f"timm.models.resnet.ResNet(timm.models.resnet.BasicBlock, {settings}, in_chans={bands}, num_classes=0)"
+            )
+        return _timm_names(state, expected), call
     raise ModelError("unknown layout", got=layout, expected="smp, timm, torchvision")
 
 
