@@ -35,6 +35,7 @@ def test_bands_without_names_need_a_stated_order(tmp_path, values):
     with pytest.raises(BandError, match="have no names") as caught:
         read_image(tmp_path / "a.tif", "s2", ("B2",))
     assert "s2_bands=B1,B2" in caught.value.do
+    assert "BAND_ORDER=B1,B2" in caught.value.do  # what helps every command, also those without s2_bands
     with open_raster(tmp_path / "a.tif") as dataset:
         facts = describe_image(dataset, "s2", file_bands=S2_BANDS)
         assert (read_image(dataset, facts, ("B3",)).values_BHW == values[2]).all()

@@ -138,6 +138,12 @@ def test_images_that_do_not_go_with_the_branches_are_refused(branches, given, br
         choose_branches({"s1": 2, "s2": 13}, branches, given, branch)
 
 
+def test_a_map_of_no_image_is_refused_as_such():
+    with pytest.raises(ConfigError, match="no image is given") as caught:
+        choose_branches({"s1": 2, "s2": 13}, ("s1", "s2"), [])
+    assert "--s2" in caught.value.do
+
+
 def test_existing_maps_are_kept_unless_overwrite_is_set(tmp_path):
     image = write_scene(tmp_path / "s2.tif", pattern(20, 20))
     predict_scene(Reader(), plain_card(), {"s2": image}, tmp_path / "out")

@@ -41,7 +41,9 @@ def read_meta(path: Path) -> dict[str, Any]:
             "the store is not finished" if begun else "this folder is no store",
             got=f"no {META_FILE}",
             where=path,
-            do="run the command that began it once more: it continues after the last whole shard" if begun else None,
+            do="run the command that began it once more: it continues after the last whole shard"
+            if begun
+            else "name a folder that `cromss prepare` or `cromss synthesize` wrote",
         )
     meta = read_json(path / META_FILE)
     if not isinstance(meta, dict) or meta.get("format") != FORMAT:

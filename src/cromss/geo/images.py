@@ -86,7 +86,8 @@ def _listed(
             got=f"{dataset.count} bands, described as {described}",
             expected=f"names of {', '.join(known.bands)} in the band descriptions or the tag BAND_ORDER",
             where=dataset.name,
-            do=f"name the bands in the file, or list them all in order: {known.name}_bands={','.join(known.bands)}",
+            do="name the bands in the file, all in its order: gdal_edit.py -mo BAND_ORDER="
+            f"{','.join(known.bands)} FILE (or, for cromss prepare alone: {known.name}_bands={','.join(known.bands)})",
         )
     for title, names in given.items():
         if len(names) != dataset.count:

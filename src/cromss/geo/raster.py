@@ -132,7 +132,7 @@ def open_raster(path: str | Path) -> rasterio.DatasetReader:
     """
     path = Path(path)
     if not path.is_file():
-        raise MissingDataError("a raster is absent", where=path)
+        raise MissingDataError("a raster is absent", where=path, do="check the path; it must be a GeoTIFF file")
     with _damage(path), warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)  # a missing CRS shows in the grid
         check_tiff(path)

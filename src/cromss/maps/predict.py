@@ -136,7 +136,11 @@ def choose_branches(
     reads = {name: tuple(inputs) if name == FUSED else (name,) for name in branches}
     usable = [name for name in branches if set(reads[name]) <= set(given)]
     foreign = [sensor for sensor in given if sensor not in inputs]
-    if foreign or not given:
+    if not given:
+        raise ConfigError(
+            "no image is given", expected=f"images of {' or '.join(inputs)}", do="give a file, e.g. --s2 scene.tif"
+        )
+    if foreign:
         raise ConfigError("the network does not know these images", got=list(given), expected=f"some of {list(inputs)}")
     if branch is not None and branch not in reads:
         raise ConfigError("the network has no such branch", got=branch, expected=", ".join(branches))
