@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import resource
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -143,7 +144,8 @@ def test_a_writer_killed_20_times_leaves_the_same_store_byte_for_byte(tmp_path: 
     path, shards = tmp_path / "killed", tmp_path / "killed" / "shards"
     random = np.random.default_rng(28)
     written: dict[str, int] = {}
-    for _ in range(20):
+    kills = 0
+    while kills < 20:
         process = FORK.Process(target=write_store, args=(path, records), kwargs={"shard_places": 2})
         process.start()
         while process.is_alive() and len(list(shards.glob("*.safetensors"))) == len(written):
@@ -151,7 +153,13 @@ def test_a_writer_killed_20_times_leaves_the_same_store_byte_for_byte(tmp_path: 
         time.sleep(random.uniform(0.0, 0.01))
         process.kill()
         process.join()
-        assert process.exitcode == -signal.SIGKILL, "the store was complete before it was killed"
+        if (path / "store.json").exists():  # on a busy machine the writer may be done before it can be killed
+            assert contents(path) == contents(whole)
+            shutil.rmtree(path)
+            written = {}
+            continue
+        kills += 1
+        assert process.exitcode == -signal.SIGKILL
         stamps = {shard.name: shard.stat().st_mtime_ns for shard in shards.glob("*.safetensors")}
         assert written.items() <= stamps.items(), "a finished shard was written again"
         written = stamps
