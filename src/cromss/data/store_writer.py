@@ -157,7 +157,9 @@ class StoreWriter:
         folder.mkdir(parents=True, exist_ok=True)
         for part in (self.path, folder):
             remove_stale(part)
-        for number in range(len(list(folder.iterdir()))):
+        for left in folder.glob(".tmp*"):  # safetensors has a temporary file of its own, which a kill leaves behind
+            left.unlink()
+        for number in range(len(list(folder.glob("*.safetensors")))):
             header = read_header(self.path / shard_name(number))
             self._dtypes = {name: sensor["dtype"] for name, sensor in header.settings["sensors"].items()}
             self._require_same_settings(header.settings)
