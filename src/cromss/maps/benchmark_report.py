@@ -61,7 +61,7 @@ def benchmark_report(content: Content) -> Report:
         title=content["title"],
         subtitle=f"{len(content['arms'])} arms, {len(content['jobs'])} jobs",
         facts={
-            "promises kept": f"{kept} of {len(content['promises'])}",
+            **({"promises kept": f"{kept} of {len(content['promises'])}"} if content["promises"] else {}),
             "job time": f"{content['job_seconds']:.0f} s",
             "version": content["version"],
         },
