@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from cromss.errors import ModelError
 from cromss.models import narrow_encoder as narrow_encoder  # registers tu-cromss_narrow
+from cromss.models.unet_block import fold_upsampling
 
 __all__ = ["DECODERS", "FUSED", "NetworkSpec", "SegmentationNetwork", "build_network", "forward_any_size"]
 
@@ -268,7 +269,7 @@ def _build_branch(spec: NetworkSpec, branch: str) -> smp.base.SegmentationModel:
     elif spec.decoder_channels is not None:
         settings.update(zip(DECODERS[spec.decoder].channel_arguments, spec.decoder_channels, strict=True))
     try:
-        return smp.create_model(
+        model = smp.create_model(
             spec.decoder,
             encoder_name=spec.encoder,
             encoder_weights=None,
@@ -283,6 +284,9 @@ def _build_branch(spec: NetworkSpec, branch: str) -> smp.base.SegmentationModel:
             raise ModelError("unknown encoder", got=spec.encoder, expected=f"near: {near}") from error
         what = f"the encoder {spec.encoder} cannot be used below a {spec.decoder} decoder"
         raise ModelError(what, got=error, do="choose another encoder, decoder or number of channels") from error
+    if spec.decoder == "unet":
+        fold_upsampling(model.decoder)
+    return model
 
 
 def _refuse_one_value(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
