@@ -237,6 +237,7 @@ class LabelQuality:
     pixels: int
     accuracy: float | None
     auroc: float | None
+    confidence_auroc: float | None
     auroc_by_class: dict[str, float | None]
     selected_precision: float | None
     selected_share: float | None
@@ -252,11 +253,12 @@ def label_quality(
     weights: Tensor | ArrayLike,
     names: Sequence[str],
     ignore: int = IGNORE,
+    confidences: Tensor | ArrayLike | None = None,
 ) -> LabelQuality:
     """Judge noisy labels and their weights against a truth, over the pixels that have both.
 
     labels, truth: class indices 0..len(names)-1 or `ignore`; weights: finite, one a pixel (where either is ignored the
-    weight is not read).
+    weight is not read). confidences: what the weights are made of, likewise; None leaves their figure out.
     """
     label_N, truth_N, weight_N = _flat(labels), _flat(truth), _flat(weights)
     _same_length(labels=label_N, truth=truth_N, weights=weight_N)
@@ -268,6 +270,7 @@ def label_quality(
         pixels=len(label_N),
         accuracy=int(correct_N.sum()) / len(label_N) if len(label_N) else None,
         auroc=weight_auroc(weight_N, correct_N),
+        confidence_auroc=None if confidences is None else weight_auroc(_flat(confidences)[both], correct_N),
         auroc_by_class=dict(zip(names, by_class, strict=True)),
         selected_precision=precision,
         selected_share=share,

@@ -18,6 +18,7 @@ __all__ = ["metric_title", "percent", "shown_metrics", "write_csv", "write_markd
 _BRANCHES = {"s1": "S1", "s2": "S2", "fused": "fused", "mean": "mean of branches"}
 _QUALITY = {
     "weight_auroc": "AUROC of label weights",
+    "confidence_auroc": "AUROC of label confidences",
     "selected_precision": "precision of selected labels",
     "selected_gain": "selected minus all labels",
 }

@@ -2,11 +2,13 @@
 
 In: the network and batches of whole tiles, without augmentation. Out: one flat dictionary of numbers.
 Hard labels, no selection, no smoothing. Each loss is a sum over all pixels divided once by their count (Dice: by class
-totals over the whole set), so it does not depend on how the tiles fall into batches or onto devices.
+totals over the whole set), so it does not depend on how the tiles fall into batches or onto devices. Label weights are
+those of one batch as large as the set: a training batch is a random mix of places, a batch of neighbours is not.
 
     <branch>_oa, _miou, ...            against the noisy labels
     <branch>_truth_oa, _truth_miou     against the truth; `mean` is the mean of the branches' probabilities
-    <branch>_weight_auroc              how well the label weights tell right labels from wrong ones
+    <branch>_weight_auroc              how well the label weights tell right labels from wrong ones; half of them are 1
+    <branch>_confidence_auroc          the same of the label confidences that the weights are made of
     <branch>_selected_precision        share of right labels among those of weight 1
 
 Shapes: B batch, C classes, H and W pixels.
@@ -29,6 +31,14 @@ from cromss.training.metrics import IGNORE, LabelQuality, Scores, confusion, lab
 from cromss.training.stop import StopSignal
 
 __all__ = ["MEAN", "Validation", "branch_label_weights", "validate"]
+
+_QUALITY = {
+    "weight_auroc": "auroc",
+    "confidence_auroc": "confidence_auroc",
+    "selected_precision": "selected_precision",
+    "selected_share": "selected_share",
+}
+"""Name in the summary -> field of `LabelQuality`."""
 
 MEAN = "mean"  # the pseudo-branch that averages the probabilities of all branches
 
@@ -95,11 +105,29 @@ class Validation:
 
 @dataclass
 class _Judged:
-    """Pixels with a known truth, kept to rank label weights; rank statistics do not add up over batches."""
+    """Pixels with a known truth, kept to rank their label confidences; ranks do not add up over batches."""
 
     labels: list[Tensor] = field(default_factory=list)
     truth: list[Tensor] = field(default_factory=list)
-    weights: dict[str, list[Tensor]] = field(default_factory=dict)
+    confidences: dict[str, list[Tensor]] = field(default_factory=dict)
+
+    def add(self, logits: Mapping[str, Tensor], batch: Batch) -> None:
+        for branch, confidence in _shared_confidences(logits, batch["labels"].long()).items():
+            self.confidences.setdefault(branch, []).append(confidence.flatten().cpu())
+        self.labels.append(batch["labels"].flatten().cpu())
+        self.truth.append(batch["truth"].flatten().cpu())
+
+    def qualities(self, names: Sequence[str], ratio: float, class_balanced: bool) -> dict[str, LabelQuality]:
+        if not self.labels:
+            return {}
+        labels_N, truth_N = torch.cat(self.labels), torch.cat(self.truth)
+        found = {}
+        for branch, parts in self.confidences.items():
+            confidence_N = torch.cat(parts)
+            planes = (confidence_N[None, None], labels_N.long()[None, None])
+            weights_N = label_weights(*planes, ratio, len(names), class_balanced).flatten()
+            found[branch] = label_quality(labels_N, truth_N, weights_N, names, confidences=confidence_N)
+        return found
 
 
 @torch.no_grad()
@@ -141,11 +169,11 @@ def validate(
         for branch, values in logits.items():
             _count(totals[branch], values.float(), batch, len(names))
         if "truth" in batch:
-            _keep(judged, {name: v for name, v in logits.items() if name != MEAN}, batch, final_ratio, class_balanced)
+            judged.add({name: values for name, values in logits.items() if name != MEAN}, batch)
     if fabric.world_size > 1:
         for name in totals:
             totals[name].reduce(fabric)
-    return _summarise(totals, judged, names, losses)
+    return _summarise(totals, judged.qualities(names, final_ratio, class_balanced), names, losses)
 
 
 def _count(totals: _Totals, logits: Tensor, batch: Mapping[str, Any], classes: int) -> None:
@@ -173,44 +201,41 @@ def branch_label_weights(
     logits (B, C, H, W) by branch; labels (B, H, W). A branch without another one uses its own confidence alone.
     """
     classes = next(iter(logits.values())).shape[1]
+    return {
+        branch: label_weights(confidence, labels, ratio, classes, class_balanced)
+        for branch, confidence in _shared_confidences(logits, labels).items()
+    }
+
+
+def _shared_confidences(logits: Mapping[str, Tensor], labels: Tensor) -> dict[str, Tensor]:
+    """Label confidence (B, H, W) of each branch, entangled with the mean of the others."""
     confidences = {branch: label_confidence(values, labels) for branch, values in logits.items()}
-    weights = {}
+    shared = {}
     for branch, own in confidences.items():
         others = [confidence for name, confidence in confidences.items() if name != branch]
-        shared = entangle(own, torch.stack(others).mean(0)) if others else own
-        weights[branch] = label_weights(shared, labels, ratio, classes, class_balanced)
-    return weights
-
-
-def _keep(judged: _Judged, logits: Mapping[str, Tensor], batch: Batch, ratio: float, class_balanced: bool) -> None:
-    for branch, weights in branch_label_weights(logits, batch["labels"].long(), ratio, class_balanced).items():
-        judged.weights.setdefault(branch, []).append(weights.flatten().cpu())
-    judged.labels.append(batch["labels"].flatten().cpu())
-    judged.truth.append(batch["truth"].flatten().cpu())
+        shared[branch] = entangle(own, torch.stack(others).mean(0)) if others else own
+    return shared
 
 
 def _summarise(
-    totals: Mapping[str, _Totals], judged: _Judged, names: Sequence[str], losses: Sequence[str]
+    totals: Mapping[str, _Totals], quality: Mapping[str, LabelQuality], names: Sequence[str], losses: Sequence[str]
 ) -> Validation:
     noisy = {branch: Scores.from_confusion(values.matrix_CC, names) for branch, values in totals.items()}
     truth = {}
-    quality = {}
     summary = {"loss": sum(values.loss(losses) for branch, values in totals.items() if branch != MEAN)}
     for branch, values in totals.items():
         _add(summary, branch, noisy[branch])
-        if judged.truth:
+        if quality:
             truth[branch] = Scores.from_confusion(values.truth_matrix_CC, names)
             _add(summary, f"{branch}_truth", truth[branch])
-    for branch, weights in judged.weights.items():
-        found = label_quality(torch.cat(judged.labels), torch.cat(judged.truth), torch.cat(weights), names)
-        quality[branch] = found
-        for name in ("auroc", "selected_precision", "selected_share"):
-            value = getattr(found, name)
+    for branch, found in quality.items():
+        for name, field_name in _QUALITY.items():
+            value = getattr(found, field_name)
             if value is not None:
-                summary[f"{branch}_{'weight_auroc' if name == 'auroc' else name}"] = value
+                summary[f"{branch}_{name}"] = value
         if found.accuracy is not None:
             summary["label_accuracy"] = found.accuracy
-    return Validation(summary, noisy, truth, quality)
+    return Validation(summary, noisy, truth, dict(quality))
 
 
 def _add(summary: dict[str, float], prefix: str, scores: Scores) -> None:
