@@ -21,7 +21,8 @@ import numpy as np
 import pytest
 import torch
 
-from cromss.errors import CheckpointError
+from cromss.config import PretrainConfig
+from cromss.errors import CheckpointError, ResumeError
 from cromss.files import remove_stale, sha256
 from cromss.models import saved
 from cromss.models.networks import NetworkSpec, SegmentationNetwork, build_network
@@ -37,6 +38,7 @@ from cromss.training.checkpoint import (
     step_name,
     verify_checkpoint,
 )
+from cromss.training.resume import find_resume
 
 SPEC = NetworkSpec(
     inputs={"s2": 3},
@@ -278,6 +280,15 @@ def test_400_cuts_and_flips_are_all_found_and_the_one_before_is_taken(network: S
         assert latest_valid(run) == run / "checkpoints" / step_name(1)
         (folder / name).write_bytes(sound[name])
     assert latest_valid(run) == folder
+
+
+def test_a_run_with_nothing_but_damaged_checkpoints_is_not_begun_anew(network: SegmentationNetwork, run: Path) -> None:
+    save_next(run, network)
+    for folder in (run / "checkpoints").iterdir():
+        (folder / FILES[0]).write_bytes(b"rot")
+    with pytest.raises(ResumeError, match="damaged") as caught:
+        find_resume(run, PretrainConfig(data="store", out=str(run)), "fingerprint")
+    assert step_name(1) in str(caught.value)
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -192,6 +192,21 @@ def test_results_of_other_settings_are_refused_with_the_difference(done):
     assert "0.001" in str(caught.value)
 
 
+def test_runs_are_known_by_the_weights_they_start_from_not_by_the_path(done, checkpoint, tmp_path):
+    config, result = done
+    for name in ("runs", "moved"):
+        shutil.copytree(config.out, tmp_path / name)
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(checkpoint, moved)
+    again = transfer(change(config, checkpoint=str(moved), out=str(tmp_path / "moved")))
+    assert again["runs"] == result["runs"]
+    other, card = load_network(checkpoint)
+    torch.nn.init.zeros_(next(other.encoders["s2"].parameters()))
+    save_checkpoint(moved, network=other, card=card, replace=True)
+    with pytest.raises(ResumeError, match="encoder weights"):
+        transfer(change(config, checkpoint=str(moved), out=str(tmp_path / "runs")))
+
+
 def test_results_are_written_for_machines_and_people(done):
     out = Path(done[0].out)
     lines = (out / "scores.csv").read_text().splitlines()

@@ -51,6 +51,7 @@ __all__ = [
     "save_checkpoint",
     "set_random_state",
     "step_name",
+    "steps_of",
     "verify_checkpoint",
 ]
 

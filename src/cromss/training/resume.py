@@ -31,6 +31,7 @@ from cromss.training.checkpoint import (
     save_checkpoint,
     set_random_state,
     step_name,
+    steps_of,
 )
 from cromss.training.loop import Progress
 from cromss.training.optimization import Schedule
@@ -58,8 +59,9 @@ def find_resume(out: str | Path, config: PretrainConfig, fingerprint: str) -> Re
     """Look for a run in `out`; None if there is none.
 
     Raises ResumeError listing every setting, and the data or code version, that differs and is not in `allow_change`
-    (of a finished run: that differs at all, but for the code); if there is a run but `resume` is `never`; and if there
-    is a final network without a run. Raises ConfigError for a name in `allow_change` that means nothing.
+    (of a finished run: that differs at all, but for the code); if there is a run but `resume` is `never`; if there is a
+    final network without a run, or a run with none but damaged checkpoints. Raises ConfigError for a name in
+    `allow_change` that means nothing.
     """
     unknown = set(config.allow_change) - set(to_mapping(config)) - {DATA, CODE}
     if unknown:
@@ -71,6 +73,13 @@ def find_resume(out: str | Path, config: PretrainConfig, fingerprint: str) -> Re
         if (out / "final").exists():
             raise ResumeError(
                 "this folder holds a final network, but nothing to continue from", where=out, do="choose another out"
+            )
+        if damaged := steps_of(out):
+            raise ResumeError(
+                "every checkpoint of the run in this folder is damaged",
+                got=", ".join(folder.name for folder in damaged),
+                where=out,
+                do="see cromss verify on one of them; choose another out, or delete this folder to begin anew",
             )
         return None
     if config.resume == "never":

@@ -7,10 +7,12 @@ scaling is worse than none.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from cromss.config import TransferConfig
@@ -31,6 +33,18 @@ class StartingPoint:
     normalization: Normalization
     state: Mapping[str, Tensor] | None
     origin: str
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the weights, by name; "random" where there are none. A path says less: its file may change."""
+        if self.state is None:
+            return "random"
+        found = hashlib.sha256()
+        for name in sorted(self.state):
+            values = self.state[name].detach().cpu().contiguous()
+            found.update(f"{name} {values.dtype} {tuple(values.shape)}\n".encode())
+            found.update(values.view(-1).view(torch.uint8).numpy().data)
+        return found.hexdigest()
 
 
 def find_start(config: TransferConfig, store: Store) -> StartingPoint:

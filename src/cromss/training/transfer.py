@@ -142,14 +142,14 @@ def _check(config: TransferConfig) -> None:
         raise ConfigError("schedule_share must be above 0 and at most 1", got=config.schedule_share)
 
 
-# What may differ between two calls that share finished runs.
-_FREE = ("out", "seeds", "draws", "workers", "save_networks")
+# What may differ between two calls that share finished runs; data and weights are known by what they hold, not by path.
+_FREE = ("out", "data", "checkpoint", "seeds", "draws", "workers", "save_networks")
 
 
 def _identity(config: TransferConfig, store: Store, start: StartingPoint) -> dict[str, Any]:
     """All that decides the result of a run but its draw and seed."""
     settings = {name: value for name, value in to_mapping(config).items() if name not in _FREE}
-    return {"settings": settings, "data": store.fingerprint, "encoder": start.origin}
+    return {"settings": settings, "data": store.fingerprint, "encoder weights": start.digest}
 
 
 def _summary(values: list[float | None]) -> dict[str, Any] | None:
