@@ -33,6 +33,7 @@ __all__ = [
 ]
 
 Edition = Literal["native", "uint8"]
+Layout = Literal["geotiff_folders"]
 Decoder = Literal["unet", "pspnet", "deeplabv3plus", "fpn", "upernet"]
 Optimizer = Literal["adam", "adamw", "sgd"]
 Precision = Literal["32-true", "16-mixed", "bf16-mixed"]
@@ -77,6 +78,7 @@ class PrepareConfig:
     Args:
         out: folder of the new store.
         root: folder that the patterns below start from.
+        layout: how the files lie: `geotiff_folders` (as the patterns say).
         s1: pattern of the Sentinel-1 files, e.g. `s1/{id}.tif` or `s1/{id}/{season}.tif`; null for none.
         s2: pattern of the Sentinel-2 files; null for none.
         labels: pattern of the label maps; null for none.
@@ -99,6 +101,7 @@ class PrepareConfig:
 
     out: str
     root: str = "."
+    layout: Layout = "geotiff_folders"
     s1: str | None = "s1/{id}.tif"
     s2: str | None = "s2/{id}.tif"
     labels: str | None = "labels/{id}.tif"

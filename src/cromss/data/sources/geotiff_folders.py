@@ -9,17 +9,18 @@ Patches lie on the scene's own pixel grid, from its upper left corner; what does
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
 
 from cromss.data.record import PlaceRecord
-from cromss.data.sources.file_patterns import Scene, find_files, join_by_id
+from cromss.data.sources.file_patterns import find_files, join_by_id
+from cromss.data.sources.source import Scene, Tally
 from cromss.data.splits import majority_split
 from cromss.errors import BandError, ConfigError, GridError, LabelError, RangeError
 from cromss.geo.bands import SENSORS
@@ -27,27 +28,11 @@ from cromss.geo.images import ImageFacts, describe_image, read_image
 from cromss.geo.legend import IGNORE, Legend
 from cromss.geo.raster import Grid, grid_of, open_raster, read_raster, require_same_grid
 
-__all__ = ["ROLES", "GeotiffFolders", "Tally"]
+__all__ = ["ROLES", "GeotiffFolders"]
 
 ROLES = ("s1", "s2", "labels", "truth", "split")
 
 Window = tuple[int, int, int, int]
-
-
-@dataclass(kw_only=True)
-class Tally:
-    """What happened to one scene on its way into records.
-
-    left_out: patches not handed on, by reason. pixels_left_over: pixels of the scene that fill no patch.
-    labels_outside_split: labels set to 255 because they lie in another split than their patch.
-    listed: (sensor, product) -> the bands that its files list, with one of those files.
-    """
-
-    left_out: Counter[str] = field(default_factory=Counter)
-    pixels_left_over: int = 0
-    labels_outside_split: int = 0
-    georeferenced: bool = True
-    listed: dict[tuple[str, str], dict[tuple[str, ...], str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +109,16 @@ class GeotiffFolders:
                     do="leave the scene out, or check its labels",
                 )
 
+    def split(self, scene: Scene) -> str | None:
+        """The split of all records of a scene; None where a raster decides for each patch."""
+        if "split" in scene.files:
+            return None
+        return self._split_of(scene.id) if self._split_of else ""
+
+    def files(self, scene: Scene) -> Iterator[Path]:
+        """Every file of a scene."""
+        return (path for paths in scene.files.values() for path in paths)
+
     @property
     def _by_raster(self) -> bool:
         return any("split" in scene.files for scene in self.scenes[:1])
@@ -193,7 +188,7 @@ class GeotiffFolders:
         elif not usable.any():
             tally.left_out["without a labelled pixel" if valid.any() else "without a pixel of data"] += 1
             return None
-        split, inside = self._split(opened, window, np.logical_or.reduce(usable))
+        split, inside = self._split_window(opened, window, np.logical_or.reduce(usable))
         if self._by_raster and not split:
             tally.left_out["outside all splits"] += 1
             return None
@@ -235,11 +230,11 @@ class GeotiffFolders:
             layers.append(np.where(raster.valid_HW, encoded, np.uint8(IGNORE)))
         return np.stack(layers)
 
-    def _split(
+    def _split_window(
         self, opened: _OpenScene, window: Window, usable_HW: NDArray[np.bool_]
     ) -> tuple[str, NDArray[np.bool_] | None]:
         if "split" not in opened.files:
-            return (self._split_of(opened.scene.id) if self._split_of else ""), None
+            return self.split(opened.scene) or "", None
         dataset = opened.files["split"][0]
         raster = read_raster(dataset, window)
         values = np.where(raster.valid_HW, raster.values_BHW[0], 0)

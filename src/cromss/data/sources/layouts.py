@@ -1,0 +1,87 @@
+"""The layouts that are known by name, and how each is opened.
+
+In: the settings of `prepare`, its legend, the bands to keep and a rule for splits. Out: the `Source` of that layout.
+A new layout is a function here, a module beside this one that holds its reader, and a name in `config.Layout`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cromss.config import PrepareConfig
+from cromss.data.sources.geotiff_folders import ROLES, GeotiffFolders
+from cromss.data.sources.source import Source
+from cromss.errors import ConfigError
+from cromss.geo.bands import SENSORS
+from cromss.geo.legend import Legend
+
+__all__ = ["LAYOUTS", "Opening", "open_source", "refuse_patterns"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opening:
+    """What a layout is opened with: the settings, and what `prepare` made of them.
+
+    bands: sensor -> the bands to keep; a sensor that the settings leave out is absent.
+    split_of: place -> split. by_table: whether that rule is a table of ids, not a draw.
+    """
+
+    config: PrepareConfig
+    legend: Legend
+    bands: Mapping[str, Sequence[str]]
+    split_of: Callable[[str], str]
+    by_table: bool
+
+    @property
+    def root(self) -> Path:
+        """The folder, or the archive, that holds the layout."""
+        return Path(self.config.root)
+
+
+def open_source(opening: Opening) -> Source:
+    """The source of the layout that the settings name. Raises ConfigError and MissingDataError of the reader."""
+    return LAYOUTS[opening.config.layout](opening)
+
+
+def refuse_patterns(config: PrepareConfig, *, free: Sequence[str] = ()) -> None:
+    """Raise ConfigError for patterns that a published layout has no use for; null and the default pass.
+
+    free: names of settings that the layout does use.
+    """
+    defaults = {entry.name: entry.default for entry in dataclasses.fields(PrepareConfig)}
+    for name in (*ROLES, "tile"):
+        value = getattr(config, name)
+        if name not in free and value is not None and value != defaults[name]:
+            raise ConfigError(
+                f"layout {config.layout} has no use for the setting {name}",
+                got=f"{name} {value}",
+                expected="null, or nothing: the layout says where its files are and how they are cut",
+                do=f"leave {name} out, or choose layout geotiff_folders",
+            )
+
+
+def _geotiff_folders(opening: Opening) -> Source:
+    config, bands = opening.config, opening.bands
+    patterns = {role: getattr(config, role) for role in ROLES}
+    if opening.by_table:
+        patterns["split"] = None
+    asked = {"s1": config.s1_bands, "s2": config.s2_bands}
+    return GeotiffFolders(
+        {role: str(Path(config.root) / pattern) for role, pattern in patterns.items() if pattern is not None},
+        legend=opening.legend,
+        bands=bands,
+        products={"s1": config.s1_product, "s2": config.s2_product},
+        # only names that the user wrote out can stand for the order of bands in a file
+        file_bands={sensor: names for sensor, names in bands.items() if asked[sensor] not in SENSORS[sensor].subsets},
+        split_values=config.split_values,
+        split_of=opening.split_of,
+        tile=config.tile,
+    )
+
+
+LAYOUTS: Mapping[str, Callable[[Opening], Source]] = {
+    "geotiff_folders": _geotiff_folders,
+}
