@@ -185,7 +185,11 @@ def _print(report: Mapping[str, Any], out: Path) -> None:
         f"left out: {len(report['orphans'])} orphans, {len(report['refusals'])} refused scenes, "
         f"{sum(report['patches_left_out'].values())} patches, {report['labels_outside_split']} labels of other splits",
     ]
+    if report["band_images_changed"]:
+        changed = ", ".join(f"{count} {what}" for what, count in report["band_images_changed"].items())
+        lines.append(f"changed: {changed}")
     for split, count in report["splits"].items():
         shares = ", ".join(f"{name} {share:.1%}" for name, share in count["class_shares"].items() if share)
-        lines.append(f"{split or 'no split'}: {count['places']} places, no data {count['no_data_share']:.1%}; {shares}")
+        held = f"{count['places']} places, no data {count['no_data_share']:.1%}; {shares or 'no labels'}"
+        lines.append(f"{split or 'no split'}: {held}")
     Console(soft_wrap=True, highlight=False, markup=False).print("\n".join([*lines, f"more in {out / REPORT_FILE}"]))

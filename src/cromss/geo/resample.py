@@ -16,17 +16,18 @@ __all__ = ["resample_cubic", "resample_nearest"]
 
 
 def resample_cubic(values_HW: NDArray[Any], shape: tuple[int, int]) -> NDArray[Any]:
-    """Cubic convolution (a = -1/2) to `shape`, in the same type; overshoot is held within the values of the input.
+    """Cubic convolution (a = -1/2) to `shape`, in the same type; overshoot below 0 becomes 0 in unsigned types.
 
     The kernel is that of Keys (1981), which the SSL4EO-S12 authors resize with.
     """
     height, width = shape
     image = Image.fromarray(np.ascontiguousarray(values_HW, np.float32))
     resampled = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
-    held = np.clip(resampled, values_HW.min(), values_HW.max())
     if np.issubdtype(values_HW.dtype, np.integer):
-        held = np.rint(held)
-    return held.astype(values_HW.dtype)
+        limits = np.iinfo(values_HW.dtype)
+        resampled = np.rint(resampled).clip(limits.min, limits.max)
+    result: NDArray[Any] = resampled.astype(values_HW.dtype)
+    return result
 
 
 def resample_nearest(values_HW: NDArray[Any], shape: tuple[int, int]) -> NDArray[Any]:
@@ -34,4 +35,5 @@ def resample_nearest(values_HW: NDArray[Any], shape: tuple[int, int]) -> NDArray
     rows, columns = (
         ((np.arange(new) + 0.5) * old / new).astype(np.intp) for new, old in zip(shape, values_HW.shape, strict=True)
     )
-    return values_HW[rows[:, None], columns[None, :]]
+    result: NDArray[Any] = values_HW[rows[:, None], columns[None, :]]
+    return result

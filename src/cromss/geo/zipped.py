@@ -77,7 +77,7 @@ def open_member(archive: zipfile.ZipFile, name: str) -> rasterio.DatasetReader:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)  # a missing CRS shows in the grid
             check_tiff(where, content=content)
-            return rasterio.open(f"/vsizip/{{{archive.filename}}}/{name}", driver="GTiff")
+            return rasterio.open(f"/vsizip/{Path(archive.filename or '').resolve()}/{name}", driver="GTiff")
     except (RasterioError, OSError) as error:
         raise DamagedFileError(
             "a raster can not be read",

@@ -14,6 +14,7 @@ from pathlib import Path
 from cromss.config import PrepareConfig
 from cromss.data.sources.geotiff_folders import ROLES, GeotiffFolders
 from cromss.data.sources.source import Source
+from cromss.data.sources.ssl4eo_s12 import FOLDERS, Ssl4eoS12
 from cromss.errors import ConfigError
 from cromss.geo.bands import SENSORS
 from cromss.geo.legend import Legend
@@ -47,13 +48,15 @@ def open_source(opening: Opening) -> Source:
 
 
 def refuse_patterns(config: PrepareConfig, *, free: Sequence[str] = ()) -> None:
-    """Raise ConfigError for patterns that a published layout has no use for; null and the default pass.
+    """Raise ConfigError for patterns that a published layout has no use for; null, the default and a table pass.
 
     free: names of settings that the layout does use.
     """
     defaults = {entry.name: entry.default for entry in dataclasses.fields(PrepareConfig)}
     for name in (*ROLES, "tile"):
         value = getattr(config, name)
+        if name == "split" and str(value).endswith(".csv"):
+            continue
         if name not in free and value is not None and value != defaults[name]:
             raise ConfigError(
                 f"layout {config.layout} has no use for the setting {name}",
@@ -82,6 +85,27 @@ def _geotiff_folders(opening: Opening) -> Source:
     )
 
 
+def _ssl4eo_s12(opening: Opening) -> Source:
+    refuse_patterns(opening.config)
+    return Ssl4eoS12(opening.root, bands=opening.bands, product=_s2_product(opening), split_of=opening.split_of)
+
+
+def _s2_product(opening: Opening) -> str:
+    """L1C or L2A: as the settings say, or the one whose folder is there."""
+    config = opening.config
+    there = [product for product in ("L1C", "L2A") if (opening.root / FOLDERS[product]).is_dir()]
+    if config.s2_product is None and "s2" in opening.bands and len(there) == 2:
+        raise ConfigError(
+            "both Sentinel-2 products are there",
+            got="folders s2c (L1C) and s2a (L2A)",
+            expected="a choice; their statistics differ",
+            where=opening.root,
+            do="give s2_product=L1C or s2_product=L2A",
+        )
+    return config.s2_product or (there or ["L1C"])[0]
+
+
 LAYOUTS: Mapping[str, Callable[[Opening], Source]] = {
     "geotiff_folders": _geotiff_folders,
+    "ssl4eo_s12": _ssl4eo_s12,
 }

@@ -1,0 +1,77 @@
+"""Small archives in the exact layout of published data sets, for the tests of their readers.
+
+The pixels are drawn from the seed; names, sizes, types, boxes and folders are those of the publishers.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from affine import Affine
+from rasterio.crs import CRS
+
+from cromss.geo.bands import SENSORS, published_normalization
+from cromss.geo.raster import Grid
+from small_scenes import write
+
+LON, LAT = 73.2925443, 30.4755733
+PX_X, PX_Y = 1.0141e-4, 8.797e-5  # degrees of a pixel of 10 m there
+PIXEL_M = {**dict.fromkeys(("VV", "VH", "B2", "B3", "B4", "B8"), 10), **dict.fromkeys(("B1", "B9", "B10"), 60)}
+S2_SEASONS = (
+    "20200604T054639_20200604T054831_T43RCP",
+    "20200823T054639_20200823T055618_T43RCP",
+    "20201126T055141_20201126T055140_T43RCP",
+    "20210310T054641_20210310T055312_T43RCP",
+)
+# by name these do not stand in the order of their dates, nor do they share the days of Sentinel-2
+S1_SEASONS = (
+    "S1B_IW_GRDH_1SDV_20200607T010800_20200607T010825_032904_03CFBA_D457",
+    "S1A_IW_GRDH_1SDV_20200903T131212_20200903T131237_034195_03F8F5_AC1C",
+    "S1B_IW_GRDH_1SDV_20201120T010805_20201120T010830_035354_042165_1A2B",
+    "S1A_IW_GRDH_1SDV_20210305T131212_20210305T131237_036895_0456AB_0C1D",
+)
+S2_FOLDER = {"L1C": "s2c", "L2A": "s2a"}
+
+
+def box(side: int, metres: int, right: float = 0.0, down: float = 0.0) -> Grid:
+    """The lat/lon box that a band of this pixel size carries, moved by `right` and `down` px of 10 m."""
+    shift = (metres / 10 - 1) / 2
+    transform = Affine(
+        PX_X * metres / 10, 0, LON + (right - shift) * PX_X, 0, -PX_Y * metres / 10, LAT - (down - shift) * PX_Y
+    )
+    return Grid(height=side, width=side, transform=transform, crs=CRS.from_epsg(4326))
+
+
+def band_values(rng: np.random.Generator, name: str, product: str) -> np.ndarray:
+    """A band at its own size: smooth fields within 1.5 std of the published mean, in dB or DN."""
+    sensor = "s1" if product == "GRD" else "s2"
+    side = 2640 // PIXEL_M.get(name, 20)
+    mean, std = SENSORS[sensor].statistics[product][name]
+    coarse = rng.uniform(-1.5, 1.5, (11, 11)).repeat(side // 11, 0).repeat(side // 11, 1)
+    values = mean + std * coarse + rng.normal(0, std / 50, (side, side))
+    return values.astype(np.float32) if sensor == "s1" else np.maximum(values, 1).astype(np.uint16)
+
+
+def write_season(folder: Path, product: str, seed: int, *, eight_bit: bool = False, right: float = 0.0) -> None:
+    """All bands of one acquisition."""
+    sensor = "s1" if product == "GRD" else "s2"
+    rng = np.random.default_rng(seed)
+    for name in SENSORS[sensor].products[product]:
+        values = band_values(rng, name, product)
+        if eight_bit:
+            scaled = published_normalization(sensor, (name,)).apply(values[None].astype(np.float64), product)[0]
+            values = (scaled * 255).astype(np.uint8)
+        write(folder / f"{name}.tif", values, box(len(values), PIXEL_M.get(name, 20), right))
+
+
+def write_ssl4eo(root: Path, places: int = 1, seasons: int = 4, product: str = "L1C", **options: Any) -> list[str]:
+    """SSL4EO-S12 v1.0; returns the ids."""
+    ids = [f"{200 + number:07d}" for number in range(places)]
+    for number, place in enumerate(ids):
+        for season in range(seasons):
+            seed = 100 * number + season
+            write_season(root / "s1" / place / S1_SEASONS[season], "GRD", seed, right=-3.0, **options)
+            write_season(root / S2_FOLDER[product] / place / S2_SEASONS[season], product, seed + 50, **options)
+    return ids
