@@ -5,6 +5,7 @@ The pixels are drawn from the seed; names, sizes, types, boxes and folders are t
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from rasterio.crs import CRS
 
 from cromss.geo.bands import SENSORS, published_normalization
 from cromss.geo.raster import Grid
-from small_scenes import write
+from small_scenes import grid, s1_values, s2_values, write
 
 LON, LAT = 73.2925443, 30.4755733
 PX_X, PX_Y = 1.0141e-4, 8.797e-5  # degrees of a pixel of 10 m there
@@ -75,3 +76,50 @@ def write_ssl4eo(root: Path, places: int = 1, seasons: int = 4, product: str = "
             write_season(root / "s1" / place / S1_SEASONS[season], "GRD", seed, right=-3.0, **options)
             write_season(root / S2_FOLDER[product] / place / S2_SEASONS[season], product, seed + 50, **options)
     return ids
+
+
+def write_nol(root: Path, ids: list[str], seasons: int = 4, *, side: int = 264, head: bool = True) -> None:
+    """The noisy labels of SSL4EO-S12@NoL for these places: int16 maps, and the table of ids."""
+    rows = ["ids,sub1,sub2,sub3,sub4"] if head else []
+    for place in ids:
+        rows.append(",".join([str(int(place)), *S2_SEASONS]))
+        for number, season in enumerate(S2_SEASONS[:seasons]):
+            rng = np.random.default_rng([int(place), number])
+            labels = rng.integers(0, 9, (side // 8 + 1, side // 8 + 1)).repeat(8, 0).repeat(8, 1)[:side, :side]
+            where = box(side, 10)
+            write(root / "dw_noisy_labels" / place / season / "label.tif", labels.astype(np.int16), where)
+    (root / "dw_complete_ids.csv").write_text("\n".join(rows) + "\n")
+
+
+def write_tile(
+    folder: Path, task: str, key: str, seed: int, side: int = 64, *, bands: int = 13, **changes: Any
+) -> None:
+    """One tile of SSL4EO-S12@DW or @OSM: files that name neither bands nor a no-data value."""
+    rng = np.random.default_rng(seed)
+    classes = {"dw": 9, "osm": 13}[task]
+    labels = rng.integers(0, classes + 1, (side, side)).astype(np.uint8)
+    labels[:2] = 0
+    if task == "dw":
+        labels[2, :4] = 10
+    where = changes.get("where", grid(side))
+    write(folder / "image_s1" / f"s1_{key}.tif", s1_values(rng, side), where)
+    write(folder / "image_s2" / f"s2_{key}.tif", s2_values(rng, side)[:bands], where)
+    write(folder / f"label_{task}" / f"{task}_{key}.tif", changes.get("labels", labels), changes.get("map", where))
+
+
+def write_expert(root: Path, task: str, train: int = 3, test: int = 2, sides: tuple[int, int] = (64, 66)) -> None:
+    """SSL4EO-S12@DW or @OSM; test names have "p" for the decimal point."""
+    for number in range(train):
+        key = f"-{number}.0520777954_32.9493499204-20190816"
+        write_tile(root / f"{task}_train", task, key, number, sides[0])
+    for number in range(test):
+        key = f"-{number}p6481384406_6p8231873947-20190226"
+        write_tile(root / f"{task}_test", task, key, 50 + number, sides[1])
+
+
+def zip_folder(folder: Path, path: Path, prefix: str = "") -> Path:
+    """Every file of a folder as a zip file, as a publisher would pack it."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in sorted(file for file in folder.rglob("*") if file.is_file()):
+            archive.write(file, prefix + file.relative_to(folder).as_posix())
+    return path

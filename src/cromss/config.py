@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 Edition = Literal["native", "uint8"]
-Layout = Literal["geotiff_folders", "ssl4eo_s12"]
+Layout = Literal["geotiff_folders", "ssl4eo_s12", "noldo_s12_nol", "noldo_s12_dw", "noldo_s12_osm"]
 Decoder = Literal["unet", "pspnet", "deeplabv3plus", "fpn", "upernet"]
 Optimizer = Literal["adam", "adamw", "sgd"]
 Precision = Literal["32-true", "16-mixed", "bf16-mixed"]

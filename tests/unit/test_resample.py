@@ -27,6 +27,7 @@ def test_whole_numbers_are_rounded_and_held_in_their_type():
     assert fine[:, :6].max() <= 65535 // 2
     assert (fine[:, 5] == 0).all()  # undershoot
     assert (fine[:, 10] == 65535).all()  # overshoot
+    assert resample_cubic((native // 4).astype(np.int16), (16, 16)).min() == 0
 
 
 def test_nearest_takes_the_pixel_under_each_centre_and_invents_no_class():

@@ -16,7 +16,7 @@ __all__ = ["resample_cubic", "resample_nearest"]
 
 
 def resample_cubic(values_HW: NDArray[Any], shape: tuple[int, int]) -> NDArray[Any]:
-    """Cubic convolution (a = -1/2) to `shape`, in the same type; overshoot below 0 becomes 0 in unsigned types.
+    """Cubic convolution (a = -1/2) to `shape`, in the same type; whole numbers that are not below 0 stay so.
 
     The kernel is that of Keys (1981), which the SSL4EO-S12 authors resize with.
     """
@@ -25,7 +25,8 @@ def resample_cubic(values_HW: NDArray[Any], shape: tuple[int, int]) -> NDArray[A
     resampled = np.asarray(image.resize((width, height), Image.Resampling.BICUBIC))
     if np.issubdtype(values_HW.dtype, np.integer):
         limits = np.iinfo(values_HW.dtype)
-        resampled = np.rint(resampled).clip(limits.min, limits.max)
+        least = min(0, int(values_HW.min()))
+        resampled = np.rint(resampled).clip(least, limits.max)
     result: NDArray[Any] = resampled.astype(values_HW.dtype)
     return result
 

@@ -7,12 +7,15 @@ A new layout is a function here, a module beside this one that holds its reader,
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cromss.config import PrepareConfig
 from cromss.data.sources.geotiff_folders import ROLES, GeotiffFolders
+from cromss.data.sources.noldo_labels import NolLabels
+from cromss.data.sources.noldo_tiles import NoldoTiles
 from cromss.data.sources.source import Source
 from cromss.data.sources.ssl4eo_s12 import FOLDERS, Ssl4eoS12
 from cromss.errors import ConfigError
@@ -52,12 +55,11 @@ def refuse_patterns(config: PrepareConfig, *, free: Sequence[str] = ()) -> None:
 
     free: names of settings that the layout does use.
     """
-    defaults = {entry.name: entry.default for entry in dataclasses.fields(PrepareConfig)}
     for name in (*ROLES, "tile"):
         value = getattr(config, name)
         if name == "split" and str(value).endswith(".csv"):
             continue
-        if name not in free and value is not None and value != defaults[name]:
+        if name not in free and value is not None and value != _default(name):
             raise ConfigError(
                 f"layout {config.layout} has no use for the setting {name}",
                 got=f"{name} {value}",
@@ -90,6 +92,46 @@ def _ssl4eo_s12(opening: Opening) -> Source:
     return Ssl4eoS12(opening.root, bands=opening.bands, product=_s2_product(opening), split_of=opening.split_of)
 
 
+def _noldo_nol(opening: Opening) -> Source:
+    refuse_patterns(opening.config, free=("labels",))
+    config, default = opening.config, _default("labels")
+    if config.labels is None:
+        return _ssl4eo_s12(opening)
+    labels = opening.root if config.labels == default else opening.root / config.labels
+    return Ssl4eoS12(
+        opening.root,
+        bands=opening.bands,
+        product=config.s2_product or "L1C",
+        split_of=opening.split_of,
+        labels=NolLabels(labels, opening.legend),
+    )
+
+
+def _noldo_tiles(opening: Opening, task: str) -> Source:
+    refuse_patterns(opening.config, free=("tile",))
+    config = opening.config
+    if config.split is not None or config.test_share:
+        raise ConfigError(
+            f"layout {config.layout} has published splits",
+            got=f"split {config.split}, test_share {config.test_share}",
+            expected="neither; validation_share draws from the training tiles",
+            do="leave split and test_share out",
+        )
+    return NoldoTiles(
+        opening.root,
+        task,
+        legend=opening.legend,
+        bands=opening.bands,
+        s2_product=config.s2_product,
+        train_split=opening.split_of,
+        tile=config.tile,
+    )
+
+
+def _default(name: str) -> object:
+    return {entry.name: entry.default for entry in dataclasses.fields(PrepareConfig)}[name]
+
+
 def _s2_product(opening: Opening) -> str:
     """L1C or L2A: as the settings say, or the one whose folder is there."""
     config = opening.config
@@ -108,4 +150,7 @@ def _s2_product(opening: Opening) -> str:
 LAYOUTS: Mapping[str, Callable[[Opening], Source]] = {
     "geotiff_folders": _geotiff_folders,
     "ssl4eo_s12": _ssl4eo_s12,
+    "noldo_s12_nol": _noldo_nol,
+    "noldo_s12_dw": functools.partial(_noldo_tiles, task="dw"),
+    "noldo_s12_osm": functools.partial(_noldo_tiles, task="osm"),
 }

@@ -118,7 +118,7 @@ class Ssl4eoS12:
             (str(path), image.grid) for s in self.sensors for path, image in zip(scene.files[s], images[s], strict=True)
         ]
         labels, label_grids = self._read_labels(scene, tally)
-        far = _require_near([*grids, *label_grids])
+        far = _require_near([*grids, *((name, grid) for name, grid in label_grids if grid.crs is not None)])
         valid = np.logical_and.reduce([np.stack([image.valid_HW for image in season]) for season in images.values()])
         usable = valid if labels is None else valid & (labels != IGNORE)
         require_usable(valid, usable, [str(path) for path in scene.files[self.sensors[0]]], [n for n, _ in label_grids])
