@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from affine import Affine
 from rasterio.crs import CRS
+from rasterio.warp import transform
 
 from cromss.geo.bands import SENSORS, published_normalization
 from cromss.geo.raster import Grid
@@ -39,10 +40,9 @@ S2_FOLDER = {"L1C": "s2c", "L2A": "s2a"}
 def box(side: int, metres: int, right: float = 0.0, down: float = 0.0) -> Grid:
     """The lat/lon box that a band of this pixel size carries, moved by `right` and `down` px of 10 m."""
     shift = (metres / 10 - 1) / 2
-    transform = Affine(
-        PX_X * metres / 10, 0, LON + (right - shift) * PX_X, 0, -PX_Y * metres / 10, LAT - (down - shift) * PX_Y
-    )
-    return Grid(height=side, width=side, transform=transform, crs=CRS.from_epsg(4326))
+    corner = LON + (right - shift) * PX_X, LAT - (down - shift) * PX_Y
+    place = Affine(PX_X * metres / 10, 0, corner[0], 0, -PX_Y * metres / 10, corner[1])
+    return Grid(height=side, width=side, transform=place, crs=CRS.from_epsg(4326))
 
 
 def band_values(rng: np.random.Generator, name: str, product: str) -> np.ndarray:
@@ -123,3 +123,59 @@ def zip_folder(folder: Path, path: Path, prefix: str = "") -> Path:
         for file in sorted(file for file in folder.rglob("*") if file.is_file()):
             archive.write(file, prefix + file.relative_to(folder).as_posix())
     return path
+
+
+def write_shard(path: Path, product: str, places: list[str], scratch: Path, **changes: Any) -> Path:
+    """One shard of SSL4EO-S12 v1.1 as xarray writes Zarr version 2, chunked by time; `changes` replace arrays."""
+    import zarr  # the tests of this layout are skipped without it
+
+    sensor = "s1" if product == "GRD" else "s2"
+    names = SENSORS[sensor].products[product]
+    count, side = len(places), 264
+    rng = np.random.default_rng([int(places[0]), len(product), len(names)])
+    table = SENSORS[sensor].statistics[product]
+    mean, std = (np.array([table[name][part] for name in names])[:, None, None] for part in (0, 1))
+    coarse = rng.uniform(-1, 1, (count, 4, len(names), 8, 8)).repeat(33, 3).repeat(33, 4)
+    images = np.maximum(mean + std * coarse, -40 if sensor == "s1" else 1)
+    bands = images.astype(np.float16) if sensor == "s1" else images.astype(np.int16) + np.int16(1000)
+    x = 340805.0 + 5000 * np.arange(count)[:, None] + 10 * np.arange(side)
+    y = 5314795.0 - 10 * np.arange(side)[None].repeat(count, 0)
+    lon, lat = transform("EPSG:32633", "EPSG:4326", x[:, 132] - 5, y[:, 132] + 5)
+    days = np.array([0, 95, 190, 280]) * 86400 + (3600 if sensor == "s1" else 0)
+    arrays: dict[str, Any] = {
+        "bands": bands,
+        "sample": np.array(places, "<U7"),
+        "band": np.array([_long(name) for name in names]),
+        "crs": np.full(count, 32633, np.int64),
+        "x_": x,
+        "y_": y,
+        "center_lon": np.array(lon),
+        "center_lat": np.array(lat),
+        "time_": days[None].repeat(count, 0),
+        "cloud_mask": np.zeros((count, 4, 8, 8), np.uint8),
+        **changes,
+    }
+    folder = scratch / path.name
+    group = zarr.open_group(str(folder), mode="w", zarr_format=2)
+    for name, values in arrays.items():
+        chunks = (count, 1, *values.shape[2:]) if name == "bands" else values.shape
+        fill = "NaN" if values.dtype.kind == "f" else None
+        array = group.create_array(name, shape=values.shape, chunks=chunks, dtype=values.dtype, fill_value=fill)
+        array[...] = values
+    group["time_"].attrs["units"] = "seconds since 2020-03-01 10:00:00"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return zip_folder(folder, path)
+
+
+def _long(name: str) -> str:
+    """B1 as B01, VV as vv: names as v1.1 has them."""
+    return name.lower() if name.startswith("V") else f"B0{name[1]}" if len(name) == 2 else name
+
+
+def write_v11(root: Path, scratch: Path, product: str = "L1C") -> None:
+    """SSL4EO-S12 v1.1 with a shard of two samples for training and one for validation."""
+    folder = {"L1C": "S2L1C", "L2A": "S2L2A"}[product]
+    for split, places in (("train", ["0080717", "0060573"]), ("val", ["0000173", "0179869"])):
+        name = f"ssl4eos12_{split}_seasonal_data_000001.zarr.zip"
+        write_shard(root / split / "S1GRD" / name, "GRD", places, scratch / f"{split}1")
+        write_shard(root / split / folder / name, product, places, scratch / f"{split}2")

@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 Edition = Literal["native", "uint8"]
-Layout = Literal["geotiff_folders", "ssl4eo_s12", "noldo_s12_nol", "noldo_s12_dw", "noldo_s12_osm"]
+Layout = Literal["geotiff_folders", "ssl4eo_s12", "ssl4eo_s12_v1_1", "noldo_s12_nol", "noldo_s12_dw", "noldo_s12_osm"]
 Decoder = Literal["unet", "pspnet", "deeplabv3plus", "fpn", "upernet"]
 Optimizer = Literal["adam", "adamw", "sgd"]
 Precision = Literal["32-true", "16-mixed", "bf16-mixed"]
@@ -77,8 +77,11 @@ class PrepareConfig:
 
     Args:
         out: folder of the new store.
-        root: folder that the patterns below start from.
-        layout: how the files lie: `geotiff_folders` (as the patterns say).
+        root: folder that the patterns below start from; of a published layout the folder, or zip file, that holds it.
+        layout: how the files lie: `geotiff_folders` (as the patterns say), or as published, from root alone:
+            `ssl4eo_s12` (v1.0), `ssl4eo_s12_v1_1` (Zarr shards), `noldo_s12_nol` (v1.0 images with noisy labels, whose
+            folder or zip `labels` may name), `noldo_s12_dw`, `noldo_s12_osm` (exact labels; folder or zip; the second
+            needs legend `osm13`). There a pattern is null (leave out) or left as it is.
         s1: pattern of the Sentinel-1 files, e.g. `s1/{id}.tif` or `s1/{id}/{season}.tif`; null for none.
         s2: pattern of the Sentinel-2 files; null for none.
         labels: pattern of the label maps; null for none.

@@ -18,6 +18,7 @@ from cromss.data.sources.noldo_labels import NolLabels
 from cromss.data.sources.noldo_tiles import NoldoTiles
 from cromss.data.sources.source import Source
 from cromss.data.sources.ssl4eo_s12 import FOLDERS, Ssl4eoS12
+from cromss.data.sources.ssl4eo_s12_v11 import MODALITIES, Ssl4eoS12V11
 from cromss.errors import ConfigError
 from cromss.geo.bands import SENSORS
 from cromss.geo.legend import Legend
@@ -89,7 +90,22 @@ def _geotiff_folders(opening: Opening) -> Source:
 
 def _ssl4eo_s12(opening: Opening) -> Source:
     refuse_patterns(opening.config)
-    return Ssl4eoS12(opening.root, bands=opening.bands, product=_s2_product(opening), split_of=opening.split_of)
+    return Ssl4eoS12(
+        opening.root, bands=opening.bands, product=_s2_product(opening, FOLDERS), split_of=opening.split_of
+    )
+
+
+def _ssl4eo_s12_v11(opening: Opening) -> Source:
+    config = opening.config
+    refuse_patterns(config)
+    if config.split is not None:
+        raise ConfigError(
+            f"layout {config.layout} has published splits", got=f"split {config.split}", do="leave split out"
+        )
+    folders = {product: f"*/{name}" for product, name in MODALITIES.items()}
+    return Ssl4eoS12V11(
+        opening.root, bands=opening.bands, product=_s2_product(opening, folders), train_split=opening.split_of
+    )
 
 
 def _noldo_nol(opening: Opening) -> Source:
@@ -132,14 +148,14 @@ def _default(name: str) -> object:
     return {entry.name: entry.default for entry in dataclasses.fields(PrepareConfig)}[name]
 
 
-def _s2_product(opening: Opening) -> str:
+def _s2_product(opening: Opening, folders: Mapping[str, str]) -> str:
     """L1C or L2A: as the settings say, or the one whose folder is there."""
     config = opening.config
-    there = [product for product in ("L1C", "L2A") if (opening.root / FOLDERS[product]).is_dir()]
+    there = [product for product in ("L1C", "L2A") if any(opening.root.glob(folders[product]))]
     if config.s2_product is None and "s2" in opening.bands and len(there) == 2:
         raise ConfigError(
             "both Sentinel-2 products are there",
-            got="folders s2c (L1C) and s2a (L2A)",
+            got=f"{folders['L1C']} (L1C) and {folders['L2A']} (L2A)",
             expected="a choice; their statistics differ",
             where=opening.root,
             do="give s2_product=L1C or s2_product=L2A",
@@ -150,6 +166,7 @@ def _s2_product(opening: Opening) -> str:
 LAYOUTS: Mapping[str, Callable[[Opening], Source]] = {
     "geotiff_folders": _geotiff_folders,
     "ssl4eo_s12": _ssl4eo_s12,
+    "ssl4eo_s12_v1_1": _ssl4eo_s12_v11,
     "noldo_s12_nol": _noldo_nol,
     "noldo_s12_dw": functools.partial(_noldo_tiles, task="dw"),
     "noldo_s12_osm": functools.partial(_noldo_tiles, task="osm"),

@@ -63,8 +63,8 @@ class Tally:
 class Source(Protocol):
     """Somebody's files, as scenes.
 
-    sensors: those that every scene has, of s1 and s2. scenes: in the order of their ids, which differ.
-    orphans: places, or seasons of them, that lack files.
+    sensors: those that every scene has, of s1 and s2. scenes: with ids that differ, in the same
+    order every time, which is the order that they are read in. orphans: places, or seasons of them, that lack files.
     """
 
     @property

@@ -27,8 +27,8 @@ from cromss.data.record import PlaceRecord
 from cromss.data.sources.source import Orphan, Scene, Tally
 from cromss.data.sources.ssl4eo_bands import SeasonImage, box_distance, read_season
 from cromss.data.sources.usable import require_usable
-from cromss.errors import BandError, DamagedFileError, GridError, MissingDataError
-from cromss.geo.bands import get_sensor
+from cromss.errors import DamagedFileError, GridError, MissingDataError
+from cromss.geo.bands import get_sensor, require_product_bands
 from cromss.geo.legend import IGNORE
 from cromss.geo.raster import Grid
 
@@ -90,7 +90,7 @@ class Ssl4eoS12:
         self._root, self._bands, self._split_of, self._labels = Path(root), bands, split_of, labels
         self._products = {sensor: "GRD" if sensor == "s1" else product for sensor in bands}
         for sensor, names in bands.items():
-            _require_bands(sensor, self._products[sensor], names)
+            require_product_bands(sensor, self._products[sensor], names)
         self._folders = {sensor: self._folder(self._products[sensor]) for sensor in self.sensors}
         self.scenes: list[Scene] = []
         self.orphans: list[Orphan] = []
@@ -243,17 +243,6 @@ def _seasons(folder: Path, sensor: str) -> list[str]:
     """The seasons of a place by date; none where it has no folder."""
     names = [path.name for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
     return sorted(names, key=lambda name: (season_date(name, sensor), name))
-
-
-def _require_bands(sensor: str, product: str, names: Sequence[str]) -> None:
-    lacking = [name for name in names if name not in get_sensor(sensor).products[product]]
-    if lacking:
-        raise BandError(
-            f"{product} images have no {', '.join(lacking)}",
-            got=", ".join(names),
-            expected=", ".join(get_sensor(sensor).products[product]),
-            do=f"choose bands without {', '.join(lacking)}, e.g. s2_bands=12",
-        )
 
 
 def _require_near(boxes: Sequence[tuple[str, Grid]]) -> float:
