@@ -73,7 +73,7 @@ class SynthesizeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareConfig:
-    """Read folders of co-registered GeoTIFFs, check everything, and put them into a training store.
+    """Read co-registered GeoTIFFs, or a published data set, check everything, and put it into a training store.
 
     Args:
         out: folder of the new store.
