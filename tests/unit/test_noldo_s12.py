@@ -64,6 +64,13 @@ def test_noisy_labels_are_joined_with_the_images_of_the_same_acquisition(images)
         assert (record.labels[number] == read_raster(path).values_BHW[0]).all()
 
 
+def test_labels_go_with_sentinel_1_alone_by_the_day_of_their_acquisition(images):
+    source = Ssl4eoS12(images, bands={"s1": ALL["s1"]}, labels=NolLabels(images, DW))
+    (record,) = source.records(source.scenes[0])
+    assert record.seasons == S2_SEASONS
+    assert record.notes["s1_date"] == "2020-06-07,2020-09-03,2020-11-20,2021-03-05"
+
+
 @pytest.mark.parametrize("prefix", ["", "ssl4eo_s12_nol/"])
 def test_the_zip_file_of_noisy_labels_reads_as_its_folder_does(images, tmp_path, prefix):
     for name in ("dw_noisy_labels", "dw_complete_ids.csv"):

@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+import rasterio
 
 from cromss.data.prepare import prepare
 from cromss.data.sources.source import Tally
@@ -152,6 +153,28 @@ def test_the_8_bit_edition_keeps_its_bytes_through_an_8_bit_store(tmp_path):
         for index, name in enumerate(names):
             raw = read_raster(tmp_path / "in" / folder / "0000200" / season / f"{name}.tif").values_BHW[0]
             assert (sample[sensor][index] == raw).all()
+
+
+def test_the_8_bit_edition_may_be_compressed_with_loss(tmp_path):
+    write_ssl4eo(tmp_path, seasons=1, eight_bit=True)
+    for path in tmp_path.rglob("*.tif"):
+        raster = read_raster(path)
+        profile = {"height": raster.grid.height, "width": raster.grid.width, "count": 1, "dtype": "uint8"}
+        profile |= {"transform": raster.grid.transform, "crs": raster.grid.crs, "compress": "jpeg"}
+        with rasterio.open(path, "w", driver="GTiff", **profile) as dataset:
+            dataset.write(raster.values_BHW)
+    record = only_record(tmp_path)
+    b2 = record.images["s2"][0, 1].astype(float)
+    mean, std = SENSORS["s2"].statistics["L1C"]["B2"]
+    assert abs(b2.mean() - mean) < std
+
+
+def test_one_sensor_alone_is_enough(archive):
+    record = only_record(archive, bands={"s1": ("VH",)})
+    path = archive / "s1" / "0000200" / S1_SEASONS[1] / "VH.tif"
+    assert record.images["s1"].shape == (2, 1, 264, 264)
+    assert (record.images["s1"][1, 0] == read_raster(path).values_BHW[0]).all()  # the second by date
+    assert only_record(archive, bands={"s2": ("B4",)}).seasons == S2_SEASONS[:2]
 
 
 def test_zero_in_every_band_is_no_data_and_so_is_what_resampling_mixes_with_it(place, archive):

@@ -8,7 +8,7 @@ In: the folder of a season, its sensor and product. Out: the asked bands in the 
                      x = (min(v + 1/2, 255) / 255) 4 std + mean - 2 std, rounded to whole DN and not below 0 for s2
 
 Each band carries a lat/lon box of its own: in the published sample those of 20 and 60 m lie half a pixel of the band
-minus half a pixel of 10 m to the north-west. The pixels do not follow the boxes: bands of 20 m fit the 10 m bands best
+minus half a pixel of 10 m to the north-west. The pixels do not follow the boxes: B7 and B8A fit B8 best
 at 0 to 0.5 px of 10 m, B9 at about 4 px in the other direction. So, like the authors, all bands are taken to cover the
 same ground; boxes may be off by half a pixel of their band, and anything farther apart is refused.
 DN 0, or 0 dB, in every band is no data; so is, for s2, what cubic convolution of such pixels reaches. The 8-bit edition
