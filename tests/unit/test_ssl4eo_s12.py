@@ -94,7 +94,7 @@ def test_both_products_of_the_real_place_go_into_a_store(sentinel_mini, tmp_path
         options = {"layout": "ssl4eo_s12", "s2_product": product, "s2_bands": bands}
         report = prepare(settings(root, tmp_path / product, **options))
         assert report["samples"] == 2
-        assert sum(report["band_images_changed"].values()) == 2 * (len(SENSORS["s2"].products[product]) - 4)
+        assert sum(report["changed"].values()) == 2 * (len(SENSORS["s2"].products[product]) - 4)
         assert verify_store(tmp_path / product)["places"] == 1
 
 

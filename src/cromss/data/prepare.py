@@ -185,8 +185,8 @@ def _print(report: Mapping[str, Any], out: Path) -> None:
         f"left out: {len(report['orphans'])} orphans, {len(report['refusals'])} refused scenes, "
         f"{sum(report['patches_left_out'].values())} patches, {report['labels_outside_split']} labels of other splits",
     ]
-    if report["band_images_changed"]:
-        changed = ", ".join(f"{count} {what}" for what, count in report["band_images_changed"].items())
+    if report["changed"]:
+        changed = ", ".join(f"{count} {what}" for what, count in report["changed"].items())
         lines.append(f"changed: {changed}")
     for split, count in report["splits"].items():
         shares = ", ".join(f"{name} {share:.1%}" for name, share in count["class_shares"].items() if share)

@@ -143,7 +143,7 @@ def summarize(surveys: Iterable[Survey], legend: Legend) -> dict[str, Any]:
         "places_with_truth": total.with_truth,
         "splits": {split: _describe(splits[split], legend) for split in sorted(splits)},
         "patches_left_out": dict(sorted(left_out.items())),
-        "band_images_changed": dict(sorted(changed.items())),
+        "changed": dict(sorted(changed.items())),
         "pixels_left_over": sum(survey.tally.pixels_left_over for survey in surveys),
         "labels_outside_split": sum(survey.tally.labels_outside_split for survey in surveys),
         "scenes_without_georeference": sum(not survey.tally.georeferenced for survey in surveys),

@@ -79,7 +79,7 @@ def find_tree(root: str | Path, archive: str, marker: str) -> FileTree:
         got=sorted(path.name for path in root.iterdir())[:10] if root.is_dir() else "no folder",
         expected=f"a folder with {marker}, or {archive}" + (f"; {len(holders)} folders have it" if holders else ""),
         where=root,
-        do="correct root, or choose another layout",
+        do="correct root (or the setting that names this folder), or choose another layout",
     )
 
 
