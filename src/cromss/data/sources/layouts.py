@@ -6,67 +6,26 @@ A new layout is a function here, a module beside this one that holds its reader,
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from cromss.config import PrepareConfig
 from cromss.data.sources.geotiff_folders import ROLES, GeotiffFolders
 from cromss.data.sources.noldo_labels import NolLabels
 from cromss.data.sources.noldo_tiles import NoldoTiles
+from cromss.data.sources.opening import Opening, default_of, refuse_patterns
 from cromss.data.sources.source import Source
 from cromss.data.sources.ssl4eo_s12 import FOLDERS, Ssl4eoS12
 from cromss.data.sources.ssl4eo_s12_v11 import MODALITIES, Ssl4eoS12V11
 from cromss.errors import ConfigError
 from cromss.geo.bands import SENSORS
-from cromss.geo.legend import Legend
 
 __all__ = ["LAYOUTS", "Opening", "open_source", "refuse_patterns"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Opening:
-    """What a layout is opened with: the settings, and what `prepare` made of them.
-
-    bands: sensor -> the bands to keep; a sensor that the settings leave out is absent.
-    split_of: place -> split. by_table: whether that rule is a table of ids, not a draw.
-    """
-
-    config: PrepareConfig
-    legend: Legend
-    bands: Mapping[str, Sequence[str]]
-    split_of: Callable[[str], str]
-    by_table: bool
-
-    @property
-    def root(self) -> Path:
-        """The folder, or the archive, that holds the layout."""
-        return Path(self.config.root)
 
 
 def open_source(opening: Opening) -> Source:
     """The source of the layout that the settings name. Raises ConfigError and MissingDataError of the reader."""
     return LAYOUTS[opening.config.layout](opening)
-
-
-def refuse_patterns(config: PrepareConfig, *, free: Sequence[str] = ()) -> None:
-    """Raise ConfigError for patterns that a published layout has no use for; null, the default and a table pass.
-
-    free: names of settings that the layout does use.
-    """
-    for name in (*ROLES, "tile"):
-        value = getattr(config, name)
-        if name == "split" and str(value).endswith(".csv"):
-            continue
-        if name not in free and value is not None and value != _default(name):
-            raise ConfigError(
-                f"layout {config.layout} has no use for the setting {name}",
-                got=f"{name} {value}",
-                expected="null, or nothing: the layout says where its files are and how they are cut",
-                do=f"leave {name} out, or choose layout geotiff_folders",
-            )
 
 
 def _geotiff_folders(opening: Opening) -> Source:
@@ -110,7 +69,7 @@ def _ssl4eo_s12_v11(opening: Opening) -> Source:
 
 def _noldo_nol(opening: Opening) -> Source:
     refuse_patterns(opening.config, free=("labels",))
-    config, default = opening.config, _default("labels")
+    config, default = opening.config, default_of("labels")
     if config.labels is None:
         return _ssl4eo_s12(opening)
     labels = opening.root if config.labels == default else opening.root / config.labels
@@ -142,10 +101,6 @@ def _noldo_tiles(opening: Opening, task: str) -> Source:
         train_split=opening.split_of,
         tile=config.tile,
     )
-
-
-def _default(name: str) -> object:
-    return {entry.name: entry.default for entry in dataclasses.fields(PrepareConfig)}[name]
 
 
 def _s2_product(opening: Opening, folders: Mapping[str, str]) -> str:
