@@ -33,7 +33,16 @@ __all__ = [
 ]
 
 Edition = Literal["native", "uint8"]
-Layout = Literal["geotiff_folders", "ssl4eo_s12", "ssl4eo_s12_v1_1", "noldo_s12_nol", "noldo_s12_dw", "noldo_s12_osm"]
+Layout = Literal[
+    "geotiff_folders",
+    "ssl4eo_s12",
+    "ssl4eo_s12_v1_1",
+    "noldo_s12_nol",
+    "noldo_s12_dw",
+    "noldo_s12_osm",
+    "dfc2020",
+    "sen12ms",
+]
 Decoder = Literal["unet", "pspnet", "deeplabv3plus", "fpn", "upernet"]
 Optimizer = Literal["adam", "adamw", "sgd"]
 Precision = Literal["32-true", "16-mixed", "bf16-mixed"]

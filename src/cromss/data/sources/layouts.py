@@ -1,7 +1,8 @@
 """The layouts that are known by name, and how each is opened.
 
 In: the settings of `prepare`, its legend, the bands to keep and a rule for splits. Out: the `Source` of that layout.
-A new layout is a function here, a module beside this one that holds its reader, and a name in `config.Layout`.
+A new layout is a function here (or in `patch_layouts`), a module beside this one that holds its reader, and a name in
+`config.Layout`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from cromss.data.sources.geotiff_folders import ROLES, GeotiffFolders
 from cromss.data.sources.noldo_labels import NolLabels
 from cromss.data.sources.noldo_tiles import NoldoTiles
 from cromss.data.sources.opening import Opening, default_of, refuse_patterns
+from cromss.data.sources.patch_layouts import PATCH_LAYOUTS
 from cromss.data.sources.source import Source
 from cromss.data.sources.ssl4eo_s12 import FOLDERS, Ssl4eoS12
 from cromss.data.sources.ssl4eo_s12_v11 import MODALITIES, Ssl4eoS12V11
@@ -125,4 +127,5 @@ LAYOUTS: Mapping[str, Callable[[Opening], Source]] = {
     "noldo_s12_nol": _noldo_nol,
     "noldo_s12_dw": functools.partial(_noldo_tiles, task="dw"),
     "noldo_s12_osm": functools.partial(_noldo_tiles, task="osm"),
+    **PATCH_LAYOUTS,
 }

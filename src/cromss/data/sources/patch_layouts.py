@@ -1,0 +1,80 @@
+"""The layouts of published patches by name, and the settings that each of them takes.
+
+In: the settings of `prepare`. Out: the `Source` of the layout; or an error for settings that do not go with it: a
+legend of other labels, a share of a split that the archive publishes itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+from cromss.config import PrepareConfig
+from cromss.data.sources.opening import Opening, refuse_patterns
+from cromss.data.sources.patches import PublishedSplits
+from cromss.data.sources.rois_patches import DFC2020, SEN12MS, RoisLayout, RoisPatches, igbp_as_dfc2020
+from cromss.data.sources.source import Source
+from cromss.errors import ConfigError
+from cromss.geo.legend import LEGENDS, Legend
+
+__all__ = ["PATCH_LAYOUTS"]
+
+
+def _dfc2020(opening: Opening) -> Source:
+    return _rois(opening, DFC2020, opening.legend, ("dfc2020",))
+
+
+def _sen12ms(opening: Opening) -> Source:
+    legend = igbp_as_dfc2020() if opening.config.legend == "dfc2020" else opening.legend
+    return _rois(opening, SEN12MS, legend, ("igbp", "dfc2020"))
+
+
+def _rois(opening: Opening, layout: RoisLayout, legend: Legend, legends: Sequence[str]) -> Source:
+    labelled = _check(opening, legends, published=("test",))
+    return RoisPatches(
+        opening.root, layout, legend=legend, bands=opening.bands, splits=_splits(opening), labelled=labelled
+    )
+
+
+def _splits(opening: Opening) -> PublishedSplits:
+    return PublishedSplits(draw=opening.split_of, by_table=opening.by_table)
+
+
+def _check(opening: Opening, legends: Sequence[str], *, published: Sequence[str], free: Sequence[str] = ()) -> bool:
+    """Refuse settings that do not go with an archive of patches; return whether its labels are wanted."""
+    refuse_patterns(opening.config, free=free)
+    _require_legend(opening.config, legends)
+    _refuse_shares(opening.config, published)
+    return opening.config.labels is not None
+
+
+def _require_legend(config: PrepareConfig, known: Collection[str]) -> None:
+    """Raise ConfigError for a legend by name that is none of `known`; a file of the user's own passes, its codes count.
+
+    Without labels, any legend will do.
+    """
+    if config.labels is not None and config.legend in LEGENDS and config.legend not in known:
+        raise ConfigError(
+            f"the labels of layout {config.layout} are of another legend",
+            got=f"legend {config.legend}",
+            expected=" or ".join(known),
+            do=f"set legend to {next(iter(known))}, or to a legend file with the codes of these labels",
+        )
+
+
+def _refuse_shares(config: PrepareConfig, published: Collection[str]) -> None:
+    """Raise ConfigError for a share of a split that the archive publishes itself."""
+    for split in published:
+        share = getattr(config, f"{split}_share")
+        if share:
+            raise ConfigError(
+                f"layout {config.layout} comes with a {split} split of its own",
+                got=f"{split}_share {share}",
+                expected="0",
+                do=f"leave {split}_share out, or give splits of your own as a table (setting split)",
+            )
+
+
+PATCH_LAYOUTS: Mapping[str, Callable[[Opening], Source]] = {
+    "dfc2020": _dfc2020,
+    "sen12ms": _sen12ms,
+}
