@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from affine import Affine
 
 from small_scenes import grid, s1_values, s2_values, write
 
@@ -48,3 +52,65 @@ def write_sen12ms(
         for patch in range(30, 30 + patches):
             name = f"{season}_{{kind}}_{scene}_p{patch}.tif"
             write_rois_patch(root, f"{season}/{{kind}}_{scene}", name, labels="lc", codes=range(1, 18), side=side)
+
+
+CORINE_CODES = (111, 112, 211, 231, 311, 312, 512, 122, 999)
+BEN_BANDS = {
+    **dict.fromkeys(("B02", "B03", "B04", "B08"), 10),
+    **dict.fromkeys(("B05", "B06", "B07", "B8A", "B11", "B12"), 20),
+    **dict.fromkeys(("B01", "B09"), 60),
+}
+"""The bands of BigEarthNet and their pixel size in metres."""
+
+
+def ben_names(number: int) -> tuple[str, str]:
+    """The names of a patch in s2 (and its map) and in s1."""
+    s2 = f"S2A_MSIL2A_20170613T101031_N9999_R022_T33UUP_{number:02d}_57"
+    return s2, f"S1A_IW_GRDH_1SDV_20170613T165043_33UUP_{number + 5:02d}_61"
+
+
+def ben_folders(root: Path, number: int) -> dict[str, Path]:
+    """Role -> the folder of a patch."""
+    s2, s1 = ben_names(number)
+    return {
+        "s2": root / "BigEarthNet-S2" / s2.rsplit("_", 2)[0] / s2,
+        "s1": root / "BigEarthNet-S1" / s1.rsplit("_", 3)[0] / s1,
+        "labels": root / "Reference_Maps" / s2.rsplit("_", 2)[0] / s2,
+    }
+
+
+def write_bigearthnet_patch(root: Path, number: int, *, side: int = 24) -> None:
+    """One patch of `side` x `side` px of 10 m, in the files of BigEarthNet v2."""
+    rng = np.random.default_rng(number)
+    folders = ben_folders(root, number)
+    where = {
+        size: grid(side * 10 // size, transform=Affine(size, 0, 300000 + 1200 * number, 0, -size, 5331600))
+        for size in (10, 20, 60)
+    }
+    for band, size in BEN_BANDS.items():
+        values = rng.integers(200, 4000, where[size].shape).astype(np.uint16)
+        write(folders["s2"] / f"{folders['s2'].name}_{band}.tif", values, where[size], nodata=0)
+    for band, values in zip(("VV", "VH"), s1_values(rng, side), strict=True):
+        write(folders["s1"] / f"{folders['s1'].name}_{band}.tif", values, where[10])
+    codes = rng.choice(np.array(CORINE_CODES, np.uint16), (side // 4, side // 4)).repeat(4, axis=0).repeat(4, axis=1)
+    write(folders["labels"] / f"{folders['labels'].name}_reference_map.tif", codes, where[10], nodata=0)
+
+
+def write_bigearthnet_table(root: Path, splits: Mapping[int, str], name: str = "metadata.parquet") -> None:
+    """A row for each patch, with the columns of the published table."""
+    rows = []
+    for number, split in splits.items():
+        s2, s1 = ben_names(number)
+        row = {"patch_id": s2, "labels": ["Arable land"], "split": split, "country": "Austria", "s1_name": s1}
+        row |= {"s2v1_name": f"S2A_MSIL2A_20170613T101031_{number}_57"}
+        rows.append(row | {"contains_seasonal_snow": False, "contains_cloud_or_shadow": name != "metadata.parquet"})
+    pq.write_table(pa.Table.from_pylist(rows), root / name)
+
+
+BEN_SPLITS = {0: "train", 1: "train", 2: "train", 3: "train", 4: "validation", 5: "test"}
+
+
+def write_bigearthnet(root: Path, splits: Mapping[int, str] = BEN_SPLITS, *, side: int = 24) -> None:
+    for number in splits:
+        write_bigearthnet_patch(root, number, side=side)
+    write_bigearthnet_table(root, splits)

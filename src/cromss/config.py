@@ -42,6 +42,7 @@ Layout = Literal[
     "noldo_s12_osm",
     "dfc2020",
     "sen12ms",
+    "bigearthnet",
 ]
 Decoder = Literal["unet", "pspnet", "deeplabv3plus", "fpn", "upernet"]
 Optimizer = Literal["adam", "adamw", "sgd"]

@@ -211,3 +211,13 @@ def test_what_lies_beside_the_patches_is_not_read(tmp_path):
     write_rois_patch(tmp_path / "in", "extra/{kind}_test", "ROIs0000_extra_{kind}_0_p0.tif", labels="dfc")
     (tmp_path / "in/test/s2_test/._ROIs0000_test_s2_0_p0.tif").write_bytes(b"of another system")
     assert prepare(settings(tmp_path / "in", tmp_path / "out"))["places"] == 6
+
+
+def test_zero_in_every_band_is_no_data_and_counted(tmp_path):
+    write_dfc2020(tmp_path / "in", validation=1, test=0)
+    values = s2_values(np.random.default_rng(0))
+    values[:, :4] = 0
+    values[0, 4:8] = 0  # one dark band is a measurement
+    write(tmp_path / "in/validation/s2_validation/ROIs0000_validation_s2_0_p0.tif", values, grid())
+    report = prepare(settings(tmp_path / "in", tmp_path / "out"))
+    assert report["no_data_share"] == 0.25

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from cromss.config import PrepareConfig
+from cromss.data.sources.bigearthnet import METADATA, BigEarthNet
 from cromss.data.sources.opening import Opening, refuse_patterns
 from cromss.data.sources.patches import PublishedSplits
 from cromss.data.sources.rois_patches import DFC2020, SEN12MS, RoisLayout, RoisPatches, igbp_as_dfc2020
@@ -26,6 +27,14 @@ def _dfc2020(opening: Opening) -> Source:
 def _sen12ms(opening: Opening) -> Source:
     legend = igbp_as_dfc2020() if opening.config.legend == "dfc2020" else opening.legend
     return _rois(opening, SEN12MS, legend, ("igbp", "dfc2020"))
+
+
+def _bigearthnet(opening: Opening) -> Source:
+    published = ("validation", "test") if (opening.root / METADATA).is_file() else ()
+    labelled = _check(opening, ("bigearthnet19",), published=published)
+    return BigEarthNet(
+        opening.root, legend=opening.legend, bands=opening.bands, splits=_splits(opening), labelled=labelled
+    )
 
 
 def _rois(opening: Opening, layout: RoisLayout, legend: Legend, legends: Sequence[str]) -> Source:
@@ -77,4 +86,5 @@ def _refuse_shares(config: PrepareConfig, published: Collection[str]) -> None:
 PATCH_LAYOUTS: Mapping[str, Callable[[Opening], Source]] = {
     "dfc2020": _dfc2020,
     "sen12ms": _sen12ms,
+    "bigearthnet": _bigearthnet,
 }

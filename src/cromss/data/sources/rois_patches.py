@@ -6,7 +6,8 @@
 
 In: the root of one of them. Out: a place for each patch. s1 is VV, VH in dB; s2 the 13 bands of L1C; dfc one band of
 classes; lc four, of which the first is IGBP. The files name no bands: their number is checked, the order is as
-published. Layouts are as the data sets' own scripts read them; the archives could not be looked at here.
+published; 0 in every band is no data, which they have no other way to say. Layouts are as the data sets' own scripts
+read them; the archives could not be looked at here.
 
 Splits. DFC2020: its validation part is for training and its test part for testing, as CromSS transfers to it.
 SEN12MS: the published hold-out scenes are for testing, the rest for training. Patches of one scene of SEN12MS overlap
@@ -183,7 +184,7 @@ class RoisPatches:
         known = SENSORS[sensor]
         _require_count(dataset, len(known.bands), f"{known.title} file of {self._layout.title}", known.bands)
         facts = describe_image(dataset, sensor, product=_PRODUCTS[sensor], file_bands=known.bands)
-        return read_image(dataset, facts, self._bands[sensor])
+        return read_image(dataset, facts, self._bands[sensor], fill=True)
 
     def _labels(self, dataset: rasterio.DatasetReader) -> tuple[NDArray[np.uint8], Grid]:
         """Class ids (H, W) of the first band, 255 where the file declares no data."""
