@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -114,3 +115,47 @@ def write_bigearthnet(root: Path, splits: Mapping[int, str] = BEN_SPLITS, *, sid
     for number in splits:
         write_bigearthnet_patch(root, number, side=side)
     write_bigearthnet_table(root, splits)
+
+
+def write_lmdb(path: Path, values: Mapping[str, bytes]) -> None:
+    import lmdb
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with lmdb.open(str(path), map_size=2**28, sync=False) as environment, environment.begin(write=True) as transaction:
+        for key, value in values.items():
+            transaction.put(key.encode(), value)
+
+
+def pretraining_arrays(number: int, *, side: int = 16, seasons: int = 4, bands: int = 13) -> dict[str, np.ndarray]:
+    """8-bit arrays of one place, by role; every value occurs."""
+    rng = np.random.default_rng(number)
+    draw = {"s1": (seasons, 2, side, side), "s2": (seasons, bands, side, side)}
+    arrays = {role: rng.integers(0, 256, shape).astype(np.uint8) for role, shape in draw.items()}
+    classes = rng.integers(0, 9, (seasons, side // 4, side // 4)).astype(np.uint8)
+    return {**arrays, "labels": classes.repeat(4, axis=1).repeat(4, axis=2)}
+
+
+def write_pretraining_lmdb(
+    root: Path, ids=(7, 12, 300, 4111), *, side: int = 16, bands: int = 13, names: Mapping[str, str] | None = None
+) -> None:
+    """The three LMDBs of pretraining; as with the authors, ids of images are numbers of Python, of labels of NumPy."""
+    names = names or {"s1": "0k_251k_uint8_s1", "s2": "0k_251k_uint8_s2c", "labels": "dw_labels"}
+    arrays = {place: pretraining_arrays(place, side=side, bands=bands) for place in ids}
+    for role, name in names.items():
+        kind = np.int64 if role == "labels" else int
+        parts = {str(key): (arrays[place][role], kind(place)) for key, place in enumerate(ids)}
+        values = {key: pickle.dumps((array.tobytes(), array.shape, place)) for key, (array, place) in parts.items()}
+        write_lmdb(root / f"{name}.lmdb", values)
+
+
+def write_dfc2020_lmdb(root: Path, *, validation: int = 4, test: int = 2, side: int = 16) -> None:
+    """DFC2020 in the authors' LMDBs, a file a part."""
+    for part, count in (("validation", validation), ("test", test)):
+        values: dict[str, bytes] = {}
+        for number in range(count):
+            rng = np.random.default_rng([number, *part.encode()])
+            labels = rng.integers(0, 9, (side // 4, side // 4)).astype(np.uint8).repeat(4, axis=0).repeat(4, axis=1)
+            arrays = {"s1": s1_values(rng, side).astype(np.float64), "s2": s2_values(rng, side), "lbl": labels}
+            for kind, array in arrays.items():
+                values[f"{kind}_{number}"] = pickle.dumps((array.tobytes(), array.shape))
+        write_lmdb(root / f"DFC2020_s12_{part}.lmdb", values)

@@ -43,6 +43,8 @@ Layout = Literal[
     "dfc2020",
     "sen12ms",
     "bigearthnet",
+    "cromss_lmdb",
+    "dfc2020_lmdb",
 ]
 Decoder = Literal["unet", "pspnet", "deeplabv3plus", "fpn", "upernet"]
 Optimizer = Literal["adam", "adamw", "sgd"]

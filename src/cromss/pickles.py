@@ -16,14 +16,13 @@ import pickletools
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from cromss.errors import CromssError, DamagedFileError
 
-__all__ = ["Global", "Stub", "Vocabulary", "read_pickle"]
+__all__ = ["Global", "ProgramFile", "Stub", "Vocabulary", "dict_of", "read_pickle"]
 
 _DAMAGED = (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, EOFError, struct.error)
-_COPIED = 256  # bytes; longer parts of a memoryview are handed on as views
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,8 +53,16 @@ class Vocabulary:
     persistent: Callable[[Any], Any] | None = None
 
 
+class ProgramFile(Protocol):
+    """What a program is read from, if not from bytes."""
+
+    def read(self, count: int, /) -> Any: ...
+
+    def readline(self) -> bytes: ...
+
+
 def read_pickle(
-    program: bytes | memoryview,
+    program: bytes | ProgramFile,
     where: str | Path,
     *,
     vocabulary: Vocabulary | None = None,
@@ -63,31 +70,14 @@ def read_pickle(
 ) -> Any:
     """What a pickle describes; raises `error` for one that is damaged, unusual, or names what is not known here.
 
-    Long bytes of a memoryview are not copied: they come as views of it. A memoryview must hold protocol 2 or later.
+    A file may answer a read with anything of the asked length: it stands for bytes in what comes out.
     """
     return _Machine(program, where, vocabulary, error).run()
 
 
-class _Views:
-    """A memoryview as the file that pickletools reads from."""
-
-    def __init__(self, content: memoryview) -> None:
-        self.content, self.position = content, 0
-
-    def read(self, count: int) -> bytes | memoryview:
-        part = self.content[self.position : self.position + count]
-        self.position += len(part)
-        return part if len(part) > _COPIED else bytes(part)
-
-    def readline(self) -> bytes:
-        raise ValueError("an opcode of text, as no protocol since 2 writes them for plain data")
-
-    def tell(self) -> int:
-        return self.position
-
-
 _MARK = object()
 _EMPTY = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple, "EMPTY_SET": list}
+_KEYS = (str, bytes, int, float, type(None), Global, Stub)
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _LITERALS = frozenset(
     {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"}
@@ -100,9 +90,9 @@ class _Machine:
     """Steps through a program: a method for each family of opcodes, a stack, a memo, nothing to call but `words`."""
 
     def __init__(
-        self, program: bytes | memoryview, where: str | Path, words: Vocabulary | None, error: type[CromssError]
+        self, program: bytes | ProgramFile, where: str | Path, words: Vocabulary | None, error: type[CromssError]
     ) -> None:
-        self.file = _Views(program) if isinstance(program, memoryview) else io.BytesIO(program)
+        self.file = io.BytesIO(program) if isinstance(program, bytes) else program
         self.where, self.words, self.error = where, words, error
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
@@ -159,13 +149,13 @@ class _Machine:
         elif name in ("SETITEM", "SETITEMS"):
             items = self._take(2) if name == "SETITEM" else self._marked()
             if isinstance(self.stack[-1], dict):
-                self.stack[-1].update(_pairs(items))
+                self.stack[-1].update(dict_of(items))
         elif name == "TUPLE" or name in ("TUPLE1", "TUPLE2", "TUPLE3"):
             self.stack.append(tuple(self._marked() if name == "TUPLE" else self._take(int(name[-1]))))
         elif name in ("LIST", "FROZENSET"):
             self.stack.append(self._marked())
         elif name == "DICT":
-            self.stack.append(_pairs(self._marked()))
+            self.stack.append(dict_of(self._marked()))
         else:
             return False
         return True
@@ -176,7 +166,7 @@ class _Machine:
         if name == "GLOBAL":
             self.stack.append(Global(*argument.split(" ", 1)))
         elif name == "STACK_GLOBAL":
-            self.stack.append(Global(*self._take(2)))
+            self.stack.append(_named(*self._take(2)))
         elif name == "BINPERSID" and self.words.persistent is not None:
             self.stack.append(self.words.persistent(self.stack.pop()))
         elif name in ("REDUCE", "NEWOBJ"):
@@ -210,5 +200,18 @@ class _Machine:
         raise IndexError("no mark on the stack")
 
 
-def _pairs(items: list[Any]) -> dict[Any, Any]:
-    return dict(zip(items[::2], items[1::2], strict=True))
+def _named(module: Any, name: Any) -> Global:
+    if not isinstance(module, str) or not isinstance(name, str):
+        raise ValueError("a name that is no text")
+    return Global(module, name)
+
+
+def dict_of(items: list[Any]) -> dict[Any, Any]:
+    """Key, value, key, value ... as a dict. Raises ValueError for a key that is not plain.
+
+    A tuple is no plain key: hashing tuples of the same tuples takes time that doubles with each level.
+    """
+    keys = items[::2]
+    if not all(isinstance(key, _KEYS) for key in keys):
+        raise ValueError("an odd key of a dict")
+    return dict(zip(keys, items[1::2], strict=True))

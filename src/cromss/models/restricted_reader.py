@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from cromss.errors import CheckpointError
-from cromss.pickles import Global, Stub, Vocabulary, read_pickle
+from cromss.pickles import Global, Stub, Vocabulary, dict_of, read_pickle
 
 __all__ = ["Archive", "Stub", "TensorRef"]
 
@@ -158,7 +158,7 @@ def _made(function: Any, arguments: Any) -> Any:
     if function == Global("torch._utils", "_rebuild_parameter"):
         return arguments[0]
     if function == Global("collections", "OrderedDict"):
-        return dict(arguments[0]) if arguments else {}
+        return dict_of([part for pair in arguments[0] for part in pair]) if arguments else {}
     return Stub(function)
 
 

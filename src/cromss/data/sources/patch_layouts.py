@@ -6,11 +6,13 @@ legend of other labels, a share of a split that the archive publishes itself.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from cromss.config import PrepareConfig
+from cromss.data.sources.authors_lmdb import DFC2020_CODES, PRETRAINING_FILES, Dfc2020Lmdb, PretrainingLmdb
 from cromss.data.sources.bigearthnet import METADATA, BigEarthNet
-from cromss.data.sources.opening import Opening, refuse_patterns
+from cromss.data.sources.opening import Opening, default_of, refuse_patterns
 from cromss.data.sources.patches import PublishedSplits
 from cromss.data.sources.rois_patches import DFC2020, SEN12MS, RoisLayout, RoisPatches, igbp_as_dfc2020
 from cromss.data.sources.source import Source
@@ -35,6 +37,38 @@ def _bigearthnet(opening: Opening) -> Source:
     return BigEarthNet(
         opening.root, legend=opening.legend, bands=opening.bands, splits=_splits(opening), labelled=labelled
     )
+
+
+def _cromss_lmdb(opening: Opening) -> Source:
+    config = opening.config
+    labelled = _check(opening, ("dynamic_world",), published=(), free=("s1", "s2", "labels"))
+    if config.edition != "uint8":
+        raise ConfigError(
+            "the authors' LMDBs hold 8-bit values, which are neither dB nor DN",
+            got=f"edition {config.edition}",
+            expected="uint8: the store then holds the same values, bit for bit",
+            do="set edition to uint8",
+        )
+    names = {role: getattr(config, role) for role in (*opening.bands, *(("labels",) if labelled else ()))}
+    files = {
+        role: opening.root / (PRETRAINING_FILES[role] if name == default_of(role) else name)
+        for role, name in names.items()
+    }
+    return PretrainingLmdb(
+        files,
+        legend=opening.legend,
+        bands=opening.bands,
+        split_of=opening.split_of,
+        s2_product=config.s2_product,
+    )
+
+
+def _dfc2020_lmdb(opening: Opening) -> Source:
+    labelled = _check(opening, ("dfc2020",), published=("test",))
+    legend = opening.legend
+    if opening.config.legend == "dfc2020":
+        legend = dataclasses.replace(legend, codes=DFC2020_CODES)
+    return Dfc2020Lmdb(opening.root, legend=legend, bands=opening.bands, splits=_splits(opening), labelled=labelled)
 
 
 def _rois(opening: Opening, layout: RoisLayout, legend: Legend, legends: Sequence[str]) -> Source:
@@ -87,4 +121,6 @@ PATCH_LAYOUTS: Mapping[str, Callable[[Opening], Source]] = {
     "dfc2020": _dfc2020,
     "sen12ms": _sen12ms,
     "bigearthnet": _bigearthnet,
+    "cromss_lmdb": _cromss_lmdb,
+    "dfc2020_lmdb": _dfc2020_lmdb,
 }
