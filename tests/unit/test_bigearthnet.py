@@ -66,8 +66,8 @@ def test_coarse_bands_stay_in_step_with_the_ground_and_are_counted(tmp_path):
     write(path, ramp, grid(20, transform=Affine(60, 0, 300000, 0, -60, 5331600)), nodata=0)
     report, places = run(tmp_path)
     assert report["band_images_changed"] == {
-        "s2 bands brought from 20 m to 10 m, cubic": 6,
-        "s2 bands brought from 60 m to 10 m, cubic": 2,
+        "s2 band images of 20 m resampled to 10 m (cubic)": 6,
+        "s2 band images of 60 m resampled to 10 m (cubic)": 2,
     }
     b9 = places[ben_names(0)[0]][1]["s2"][9].astype(float)
     centre_m = (np.arange(120) + 0.5) * 10

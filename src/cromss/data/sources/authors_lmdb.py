@@ -116,7 +116,7 @@ class PretrainingLmdb:
             products[sensor] = _product(arrays[sensor].shape[1], sensor, self._allowed[sensor], where)
             chosen = arrays[sensor][:, _indices(sensor, products[sensor], names, where)]
             images[sensor] = _unscaled(chosen, sensor, products[sensor], names)
-            tally.changed[f"{sensor} band images scaled back from 8 bits"] += len(names) * shape[0]
+            tally.changed[f"{sensor} band images turned back from 8 bits"] += len(names) * shape[0]
         labels = arrays.get("labels")
         yield PlaceRecord(
             id=scene.id,

@@ -277,7 +277,7 @@ def _read_bands(folder: Path, sensor: str, bands: Sequence[str], tally: Tally) -
         values_HW, missing_HW, grid = _read_band(path, sensor)
         grids[path], factor = _at_ten_metres(grid, path)
         if factor > 1:
-            tally.changed[f"{sensor} bands brought from {10 * factor} m to 10 m, cubic"] += 1
+            tally.changed[f"{sensor} band images of {10 * factor} m resampled to 10 m (cubic)"] += 1
             reach = max(reach, _REACH * factor)
             shape = grids[path].shape
             values_HW, missing_HW = resample_cubic(values_HW, shape), resample_nearest(missing_HW, shape)
