@@ -120,7 +120,7 @@ def test_a_file_that_differs_is_refused_with_what_was_expected(kind, values, err
 def test_a_root_without_the_archive_is_refused_with_what_was_expected_and_found(tmp_path):
     (tmp_path / "in/DFC_Public_Dataset").mkdir(parents=True)
     with pytest.raises(
-        MissingDataError, match=r"(?s)DFC_Public_Dataset.*ROIs0000_validation, test, validation, in them"
+        MissingDataError, match=r"(?s)DFC_Public_Dataset.*ROIs0000_validation, test, validation, in them dfc_<name>"
     ):
         prepare(settings(tmp_path / "in", tmp_path / "out"))
     with pytest.raises(MissingDataError, match="no such folder"):
@@ -151,6 +151,15 @@ def test_two_copies_of_one_patch_are_refused(tmp_path):
 def test_a_legend_that_is_not_of_these_labels_is_refused(layout, legend, tmp_path):
     with pytest.raises(ConfigError, match="of another legend"):
         prepare(settings(tmp_path, tmp_path / "out", layout=layout, legend=legend))
+
+
+@pytest.mark.parametrize(
+    ("layout", "legend", "product"),
+    [("dfc2020", "dfc2020", "L2A"), ("dfc2020_lmdb", "dfc2020", "L2A"), ("bigearthnet", "bigearthnet19", "L1C")],
+)
+def test_a_product_that_the_archive_does_not_hold_is_refused(layout, legend, product, tmp_path):
+    with pytest.raises(ConfigError, match="leave s2_product out"):
+        prepare(settings(tmp_path, tmp_path / "out", layout=layout, legend=legend, s2_product=product))
 
 
 def test_sen12ms_reads_igbp_from_the_first_band_and_holds_out_the_published_scenes(tmp_path):

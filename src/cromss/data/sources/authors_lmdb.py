@@ -244,7 +244,7 @@ def _keys(lmdb: LmdbFile, form: str) -> Set[str]:
             got=", ".join(strange[:5]) or "none",
             expected=form,
             where=lmdb.path,
-            do="correct root, or name the file by the setting of its role",
+            do="correct root (layout cromss_lmdb: or name the file by s1, s2 or labels)",
         )
     return keys
 

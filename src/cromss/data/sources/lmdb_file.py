@@ -72,7 +72,7 @@ def data_file(path: Path) -> Path:
             got=f"beside it: {', '.join(near) or 'nothing'}",
             expected="a folder with data.mdb, or one file",
             where=path,
-            do="correct root, or name the file by the setting of its role",
+            do="correct root (layout cromss_lmdb: or name the file by s1, s2 or labels)",
         )
     return file
 

@@ -33,7 +33,7 @@ def _sen12ms(opening: Opening) -> Source:
 
 def _bigearthnet(opening: Opening) -> Source:
     published = ("validation", "test") if (opening.root / METADATA).is_file() else ()
-    labelled = _check(opening, ("bigearthnet19",), published=published)
+    labelled = _check(opening, ("bigearthnet19",), published=published, products=("L2A",))
     return BigEarthNet(
         opening.root, legend=opening.legend, bands=opening.bands, splits=_splits(opening), labelled=labelled
     )
@@ -41,7 +41,7 @@ def _bigearthnet(opening: Opening) -> Source:
 
 def _cromss_lmdb(opening: Opening) -> Source:
     config = opening.config
-    labelled = _check(opening, ("dynamic_world",), published=(), free=("s1", "s2", "labels"))
+    labelled = _check(opening, ("dynamic_world",), published=(), products=("L1C", "L2A"), free=("s1", "s2", "labels"))
     if config.edition != "uint8":
         raise ConfigError(
             "the authors' LMDBs hold 8-bit values, which are neither dB nor DN",
@@ -82,10 +82,18 @@ def _splits(opening: Opening) -> PublishedSplits:
     return PublishedSplits(draw=opening.split_of, by_table=opening.by_table)
 
 
-def _check(opening: Opening, legends: Sequence[str], *, published: Sequence[str], free: Sequence[str] = ()) -> bool:
+def _check(
+    opening: Opening,
+    legends: Sequence[str],
+    *,
+    published: Sequence[str],
+    products: Sequence[str] = ("L1C",),
+    free: Sequence[str] = (),
+) -> bool:
     """Refuse settings that do not go with an archive of patches; return whether its labels are wanted."""
     refuse_patterns(opening.config, free=free)
     _require_legend(opening.config, legends)
+    _require_product(opening.config, products)
     _refuse_shares(opening.config, published)
     return opening.config.labels is not None
 
@@ -101,6 +109,17 @@ def _require_legend(config: PrepareConfig, known: Collection[str]) -> None:
             got=f"legend {config.legend}",
             expected=" or ".join(known),
             do=f"set legend to {next(iter(known))}, or to a legend file with the codes of these labels",
+        )
+
+
+def _require_product(config: PrepareConfig, products: Sequence[str]) -> None:
+    """Raise ConfigError for a Sentinel-2 product that is none of `products`."""
+    if config.s2_product not in (None, *products):
+        raise ConfigError(
+            f"the Sentinel-2 images of layout {config.layout} are of another product",
+            got=f"s2_product {config.s2_product}",
+            expected=" or ".join(products),
+            do="leave s2_product out",
         )
 
 

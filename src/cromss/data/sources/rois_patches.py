@@ -237,12 +237,12 @@ def _find(root: Path, layout: RoisLayout, kinds: set[str]) -> dict[str, dict[str
 
 def _not_found(root: Path, layout: RoisLayout, kinds: set[str]) -> MissingDataError:
     listed = sorted(path.name for path in root.iterdir())[:8] if root.is_dir() else []
-    example = next(iter(layout.parts))
+    folders = ", ".join(f"{kind}_<name>" for kind in sorted(kinds))
     return MissingDataError(
         f"{layout.title} is not there",
         got=", ".join(listed) if root.is_dir() else "no such folder",
-        expected=f"folders {', '.join(sorted(layout.parts))}, in them {', '.join(sorted(kinds))}_<name>, in those "
-        f"{layout.parts[example]}_<kind>_<scene>_p<patch>.tif",
+        expected=f"folders {', '.join(sorted(layout.parts))}, in them {folders}, "
+        f"in those {next(iter(layout.parts.values()))}_<kind>_<scene>_p<patch>.tif",
         where=root,
         do="set root to the folder that holds the unpacked archive",
     )
