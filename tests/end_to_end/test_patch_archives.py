@@ -54,15 +54,6 @@ def test_there_is_a_recipe_for_every_layout_of_patches():
     assert {recipe["layout"] for recipe in recipes.values()} == set(PATCH_LAYOUTS)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_such_a_recipe_states_command_source_and_cost_and_holds_known_settings(name):
-    path = RECIPES / f"prepare-{name}.yaml"
-    head = path.read_text().split("\nlayout:")[0]
-    assert all(f"# {word} " in head for word in ("Command", "Source", "Cost"))
-    assert f"recipes/{path.name}" in head
-    assert read_config(["prepare", "--config", str(path)]).edition == "uint8"
-
-
 def test_their_stores_are_where_the_papers_recipes_look_for_them():
     for stem, recipe in (
         ("prepare-dfc2020", "paper-transfer-dfc2020"),

@@ -56,7 +56,7 @@ def test_the_store_holds_every_8_bit_value_of_the_lmdb(bands, tmp_path):
             for role in ("s1", "s2", "labels"):
                 assert (sample[role] == arrays[role][season]).all()
             assert sample["s2"].dtype == np.uint8
-    assert report["band_images_changed"] == {
+    assert report["changed"] == {
         "s1 band images turned back from 8 bits": 4 * 4 * 2,
         "s2 band images turned back from 8 bits": 4 * 4 * bands,
     }

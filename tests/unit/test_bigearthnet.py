@@ -65,7 +65,7 @@ def test_coarse_bands_stay_in_step_with_the_ground_and_are_counted(tmp_path):
     path = folder / f"{folder.name}_B09.tif"
     write(path, ramp, grid(20, transform=Affine(60, 0, 300000, 0, -60, 5331600)), nodata=0)
     report, places = run(tmp_path)
-    assert report["band_images_changed"] == {
+    assert report["changed"] == {
         "s2 band images of 20 m resampled to 10 m (cubic)": 6,
         "s2 band images of 60 m resampled to 10 m (cubic)": 2,
     }
