@@ -33,6 +33,19 @@ __all__ = [
 ]
 
 Edition = Literal["native", "uint8"]
+Layout = Literal[
+    "geotiff_folders",
+    "ssl4eo_s12",
+    "ssl4eo_s12_v1_1",
+    "noldo_s12_nol",
+    "noldo_s12_dw",
+    "noldo_s12_osm",
+    "dfc2020",
+    "sen12ms",
+    "bigearthnet",
+    "cromss_lmdb",
+    "dfc2020_lmdb",
+]
 Decoder = Literal["unet", "pspnet", "deeplabv3plus", "fpn", "upernet"]
 Optimizer = Literal["adam", "adamw", "sgd"]
 Precision = Literal["32-true", "16-mixed", "bf16-mixed"]
@@ -72,11 +85,17 @@ class SynthesizeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareConfig:
-    """Read folders of co-registered GeoTIFFs, check everything, and put them into a training store.
+    """Read co-registered GeoTIFFs, or a published data set, check everything, and put it into a training store.
 
     Args:
         out: folder of the new store.
-        root: folder that the patterns below start from.
+        root: folder that the patterns below start from; of a published layout the folder, or zip file, that holds it.
+        layout: how the files lie: `geotiff_folders` (as the patterns say), or as published, from root alone:
+            `ssl4eo_s12` (v1.0), `ssl4eo_s12_v1_1` (Zarr shards), `noldo_s12_nol` (v1.0 images with noisy labels, whose
+            folder or zip `labels` may name), `noldo_s12_dw`, `noldo_s12_osm` (exact labels; folder or zip; the second
+            needs legend `osm13`), `dfc2020` and `sen12ms` (folders of regions), `bigearthnet` (v2), `cromss_lmdb` and
+            `dfc2020_lmdb` (what the authors train from; s1, s2, labels may name the files of the first). There a
+            pattern is null (leave out) or left as it is.
         s1: pattern of the Sentinel-1 files, e.g. `s1/{id}.tif` or `s1/{id}/{season}.tif`; null for none.
         s2: pattern of the Sentinel-2 files; null for none.
         labels: pattern of the label maps; null for none.
@@ -99,6 +118,7 @@ class PrepareConfig:
 
     out: str
     root: str = "."
+    layout: Layout = "geotiff_folders"
     s1: str | None = "s1/{id}.tif"
     s2: str | None = "s2/{id}.tif"
     labels: str | None = "labels/{id}.tif"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cromss.data.sources.geotiff_folders import GeotiffFolders, Tally
+from cromss.data.sources.geotiff_folders import GeotiffFolders
+from cromss.data.sources.source import Tally
 from cromss.errors import BandError, ConfigError, GridError, LabelError, RangeError
 from cromss.geo.legend import IGNORE, get_legend
 from cromss.geo.raster import read_raster, write_raster

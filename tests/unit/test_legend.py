@@ -14,7 +14,15 @@ from cromss.geo.legend import IGNORE, LEGENDS, Legend, get_legend
 
 @pytest.mark.parametrize(
     ("name", "number"),
-    [("dynamic_world", 9), ("osm13", 13), ("dfc2020", 8), ("igbp", 17), ("worldcover", 11), ("water", 2)],
+    [
+        ("dynamic_world", 9),
+        ("osm13", 13),
+        ("dfc2020", 8),
+        ("igbp", 17),
+        ("worldcover", 11),
+        ("bigearthnet19", 19),
+        ("water", 2),
+    ],
 )
 def test_legends_have_their_published_number_of_classes(name, number):
     legend = get_legend(name)
@@ -25,6 +33,18 @@ def test_legends_have_their_published_number_of_classes(name, number):
 def test_dfc2020_is_in_the_authors_order():
     codes = np.array([10, 1, 4, 5, 6, 2, 7, 9, 3, 8, 0, 255], np.uint8)
     assert LEGENDS["dfc2020"].encode(codes, "x").tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 255, 255, 255, 255]
+
+
+def test_bigearthnet_has_every_code_of_corine_once():
+    levels = {1: (2, 4, 3, 2), 2: (3, 3, 1, 4), 3: (3, 4, 5), 4: (2, 3), 5: (2, 3)}
+    corine = {
+        100 * i + 10 * j + k for i, sizes in levels.items() for j, n in enumerate(sizes, 1) for k in range(1, n + 1)
+    }
+    legend = LEGENDS["bigearthnet19"]
+    assert len(corine) == 44
+    assert set(legend.codes) == corine | {0, 255, 999}
+    encoded = legend.encode(np.array([111, 112, 121, 122, 241, 333, 321, 332, 423, 422, 512, 523, 999], np.uint16), "x")
+    assert encoded.tolist() == [0, 0, 1, 255, 3, 11, 11, 255, 255, 16, 17, 18, 255]
 
 
 def test_the_colour_table_is_that_of_real_files(sentinel_mini):

@@ -12,7 +12,20 @@ import pytest
 import cromss
 
 SOURCE = Path(cromss.__file__).parent
-ROOMS = ["errors", "files", "config", "geo", "method", "data", "models", "training", "maps", "commands", "cli"]
+ROOMS = [
+    "errors",
+    "files",
+    "pickles",
+    "config",
+    "geo",
+    "method",
+    "data",
+    "models",
+    "training",
+    "maps",
+    "commands",
+    "cli",
+]
 MODULES = sorted(path for path in SOURCE.rglob("*.py") if path.name not in {"__main__.py"})
 
 

@@ -8,6 +8,7 @@ refusals (scenes with an error), patches without labels, labels outside the spli
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,8 +19,8 @@ from rich.console import Console
 from rich.progress import track
 
 from cromss.config import PrepareConfig
-from cromss.data.sources.file_patterns import Scene
-from cromss.data.sources.geotiff_folders import ROLES, GeotiffFolders
+from cromss.data.sources.layouts import Opening, open_source
+from cromss.data.sources.source import Scene, Source
 from cromss.data.splits import draw_split, read_split_table
 from cromss.data.store import StoreWriter
 from cromss.data.store_layout import META_FILE
@@ -49,9 +50,16 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
         raise StoreError("a finished store is there already", where=out, do="choose another out, or delete that store")
     legend, bands = get_legend(config.legend), _bands(config)
     table = _split_table(config)
-    source = _source(config, legend, bands, table)
+    opening = Opening(
+        config=config,
+        legend=legend,
+        bands=bands,
+        split_of=functools.partial(_split_of, config, table),
+        by_table=table is not None,
+    )
+    source = open_source(opening)
     scenes = [scene for scene in source.scenes if table is None or scene.id in table]
-    _require_splits(config, scenes, table)
+    _require_splits(config, source, scenes, table)
 
     surveys = [survey_scene(source, scene) for scene in _progress(scenes, "checking")]
     refuse_other_bands(surveys)
@@ -74,7 +82,7 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
 
 def _write(
     config: PrepareConfig,
-    source: GeotiffFolders,
+    source: Source,
     used: Sequence[Survey],
     report: Mapping[str, Any],
     legend: Legend,
@@ -96,11 +104,11 @@ def _write(
     writer.finish({**report, **counts})
 
 
-def _begin(out: Path, settings: Mapping[str, Any], source: GeotiffFolders) -> None:
+def _begin(out: Path, settings: Mapping[str, Any], source: Source) -> None:
     """Refuse to go on with a store that was begun with other settings, or from files that have changed since."""
     states = hashlib.sha256()
     for scene in source.scenes:
-        for path in (path for paths in scene.files.values() for path in paths):
+        for path in source.files(scene):
             facts = path.stat()
             states.update(f"{path}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode())
     begun = {"settings": settings, "files": states.hexdigest()}
@@ -137,43 +145,21 @@ def _split_table(config: PrepareConfig) -> dict[str, str] | None:
     return read_split_table(Path(config.root) / config.split) if config.split.endswith(".csv") else None
 
 
-def _source(
-    config: PrepareConfig, legend: Legend, bands: Mapping[str, tuple[str, ...]], table: Mapping[str, str] | None
-) -> GeotiffFolders:
-    patterns = {role: getattr(config, role) for role in ROLES}
-    if table is not None:
-        patterns["split"] = None
-    asked = {"s1": config.s1_bands, "s2": config.s2_bands}
-
-    def split_of(place: str) -> str:
-        return _split_of(config, table, place)
-
-    return GeotiffFolders(
-        {role: str(Path(config.root) / pattern) for role, pattern in patterns.items() if pattern is not None},
-        legend=legend,
-        bands=bands,
-        products={"s1": config.s1_product, "s2": config.s2_product},
-        # only names that the user wrote out can stand for the order of bands in a file
-        file_bands={sensor: names for sensor, names in bands.items() if asked[sensor] not in SENSORS[sensor].subsets},
-        split_values=config.split_values,
-        split_of=split_of,
-        tile=config.tile,
-    )
-
-
 def _split_of(config: PrepareConfig, table: Mapping[str, str] | None, place: str) -> str:
     if table is not None:
         return table[place]
     return draw_split(place, config.seed, config.validation_share, config.test_share)
 
 
-def _require_splits(config: PrepareConfig, scenes: Sequence[Scene], table: Mapping[str, str] | None) -> None:
-    """A split that was asked for must not be empty; rasters of splits are counted in the report instead."""
-    if config.split is not None and table is None:
-        return
+def _require_splits(
+    config: PrepareConfig, source: Source, scenes: Sequence[Scene], table: Mapping[str, str] | None
+) -> None:
+    """A split that was asked for must not be empty; where only pixels tell, the report counts splits instead."""
     wanted = {"validation": config.validation_share > 0, "test": config.test_share > 0}
     asked = set(table.values()) if table is not None else {split for split, is_wanted in wanted.items() if is_wanted}
-    present = {_split_of(config, table, scene.id) for scene in scenes}
+    present = {source.split(scene) for scene in scenes}
+    if None in present:
+        return
     for split in sorted(asked - present):
         raise MissingDataError(
             f"the {split} split is empty",
@@ -199,7 +185,11 @@ def _print(report: Mapping[str, Any], out: Path) -> None:
         f"left out: {len(report['orphans'])} orphans, {len(report['refusals'])} refused scenes, "
         f"{sum(report['patches_left_out'].values())} patches, {report['labels_outside_split']} labels of other splits",
     ]
+    if report["changed"]:
+        changed = ", ".join(f"{count} {what}" for what, count in report["changed"].items())
+        lines.append(f"changed: {changed}")
     for split, count in report["splits"].items():
         shares = ", ".join(f"{name} {share:.1%}" for name, share in count["class_shares"].items() if share)
-        lines.append(f"{split or 'no split'}: {count['places']} places, no data {count['no_data_share']:.1%}; {shares}")
+        held = f"{count['places']} places, no data {count['no_data_share']:.1%}; {shares or 'no labels'}"
+        lines.append(f"{split or 'no split'}: {held}")
     Console(soft_wrap=True, highlight=False, markup=False).print("\n".join([*lines, f"more in {out / REPORT_FILE}"]))

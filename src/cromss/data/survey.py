@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cromss.data.record import PlaceRecord
-from cromss.data.sources.file_patterns import Scene
-from cromss.data.sources.geotiff_folders import GeotiffFolders, Tally
+from cromss.data.sources.source import Scene, Source, Tally
 from cromss.errors import BandError, DataError
 from cromss.geo.bands import SENSORS
 from cromss.geo.legend import IGNORE, Legend
@@ -64,7 +63,7 @@ class Survey:
     error: DataError | None = None
 
 
-def survey_scene(source: GeotiffFolders, scene: Scene) -> Survey:
+def survey_scene(source: Source, scene: Scene) -> Survey:
     """Read all of a scene; what makes it unusable is kept, not raised."""
     survey = Survey(scene=scene)
     try:
@@ -127,8 +126,10 @@ def summarize(surveys: Iterable[Survey], legend: Legend) -> dict[str, Any]:
     surveys = list(surveys)
     splits: dict[str, Count] = {}
     left_out: Counter[str] = Counter()
+    changed: Counter[str] = Counter()
     for survey in surveys:
         left_out.update(survey.tally.left_out)
+        changed.update(survey.tally.changed)
         for split, count in survey.counts.items():
             splits.setdefault(split, Count()).merge(count)
     total = Count()
@@ -142,6 +143,7 @@ def summarize(surveys: Iterable[Survey], legend: Legend) -> dict[str, Any]:
         "places_with_truth": total.with_truth,
         "splits": {split: _describe(splits[split], legend) for split in sorted(splits)},
         "patches_left_out": dict(sorted(left_out.items())),
+        "changed": dict(sorted(changed.items())),
         "pixels_left_over": sum(survey.tally.pixels_left_over for survey in surveys),
         "labels_outside_split": sum(survey.tally.labels_outside_split for survey in surveys),
         "scenes_without_georeference": sum(not survey.tally.georeferenced for survey in surveys),

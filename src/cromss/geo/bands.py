@@ -31,6 +31,7 @@ __all__ = [
     "check_values",
     "get_sensor",
     "published_normalization",
+    "require_product_bands",
     "resolve_bands",
 ]
 
@@ -168,6 +169,19 @@ def resolve_bands(sensor: str, bands: str | Sequence[str]) -> tuple[str, ...]:
     if not result or len(set(result)) != len(result):
         raise BandError(f"the {sensor} bands are empty or repeat", got=bands, expected="each name once")
     return result
+
+
+def require_product_bands(sensor: str, product: str, names: Sequence[str]) -> None:
+    """Raise BandError for bands that no image of this product has."""
+    held = get_sensor(sensor).products[product]
+    lacking = [name for name in names if name not in held]
+    if lacking:
+        raise BandError(
+            f"{product} images have no {', '.join(lacking)}",
+            got=", ".join(names),
+            expected=", ".join(held),
+            do=f"choose bands without {', '.join(lacking)}: {sensor}_bands={','.join(n for n in names if n in held)}",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -177,16 +177,19 @@ def read_image(
     facts: ImageFacts | str,
     bands: Sequence[str],
     window: tuple[int, int, int, int] | None = None,
+    *,
+    fill: bool = False,
 ) -> Raster:
     """Read `bands` by name, in that order, from a file or an open raster; `facts`: from `describe_image`, or a sensor.
 
     values_BHW: float32 dB (s1) or uint16 DN (s2). valid_HW: False where the file declares no data: any band for s1,
     all bands that the file really holds for s2. window: row, column, height, width.
+    fill: 0 in every band is no data, too, although the file does not declare it; otherwise such pixels are refused.
     Raises BandError for an absent band, RangeError for values that cannot be in the unit or an undeclared fill.
     """
     if isinstance(source, str | Path):
         with open_raster(source) as dataset:
-            return read_image(dataset, facts, bands, window)
+            return read_image(dataset, facts, bands, window, fill=fill)
     if isinstance(facts, str):
         facts = describe_image(source, facts)
     known = get_sensor(facts.sensor)
@@ -195,7 +198,10 @@ def read_image(
     present = [index for name, index in facts.names.items() if name not in facts.absent]
     missing = missing_BHW[present]
     valid_HW = np.logical_not(missing.all(axis=0) if known.missing == "all" else missing.any(axis=0))
-    _refuse_undeclared_fill(known, values_BHW[present], valid_HW, source)
+    if fill:
+        valid_HW &= (values_BHW[present] != 0).any(axis=0)
+    else:
+        _refuse_undeclared_fill(known, values_BHW[present], valid_HW, source)
     chosen_BHW = values_BHW[[facts.names[name] for name in bands]]
     check_values(known.name, chosen_BHW, valid_HW, bands, source.name)
     return Raster(

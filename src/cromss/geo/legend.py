@@ -163,10 +163,10 @@ class Legend:
 
 
 def _legend(name: str, rows: str, ignored: tuple[int, ...] = (IGNORE,)) -> Legend:
-    """Rows "code colour name", in the order of the ids."""
+    """Rows "code colour name", in the order of the ids; several codes of one class are joined by commas."""
     parts = [row.split(maxsplit=2) for row in rows.strip().splitlines()]
     classes = tuple(LegendClass(id=i, name=title, color=f"#{color}") for i, (_, color, title) in enumerate(parts))
-    codes = {int(code): i for i, (code, _, _) in enumerate(parts)}
+    codes = {int(code): i for i, (joined, _, _) in enumerate(parts) for code in joined.split(",")}
     return Legend(name=name, classes=classes, codes={**codes, **dict.fromkeys(ignored, IGNORE)})
 
 
@@ -249,6 +249,33 @@ _WORLDCOVER = """
 100 fae6a0 moss_and_lichen
 """
 
+# The 19 classes of BigEarthNet, in its order, by the codes of CORINE Land Cover 2018 that its reference maps hold
+# (Sumbul et al. 2021, arXiv 2105.07921; the table of BigEarthNet v2). The colour is CORINE's for the first code.
+# Without a class: roads and rails, ports, airports, mines, dumps, building sites, urban green, sport, bare rock, burnt
+# areas, glaciers, intertidal flats; and 999, CORINE's no data. 0 is the no-data value of the files.
+_BIGEARTHNET19 = """
+111,112 e6004d urban_fabric
+121 cc4df2 industrial_or_commercial_units
+211,212,213 ffffa8 arable_land
+221,222,223,241 e68000 permanent_crops
+231 e6e64d pastures
+242 ffe64d complex_cultivation_patterns
+243 e6cc4d agriculture_with_natural_vegetation
+244 f2cca6 agro_forestry
+311 80ff00 broad_leaved_forest
+312 00a600 coniferous_forest
+313 4dff00 mixed_forest
+321,333 ccf24d natural_grassland_and_sparse_vegetation
+322,323 a6ff80 moors_heathland_and_sclerophyllous_vegetation
+324 a6f200 transitional_woodland_shrub
+331 e6e6e6 beaches_dunes_sands
+411,412 a6a6ff inland_wetlands
+421,422 ccccff coastal_wetlands
+511,512 00ccf2 inland_waters
+521,522,523 00ffa6 marine_waters
+"""
+_CORINE_UNUSED = (122, 123, 124, 131, 132, 133, 141, 142, 332, 334, 335, 423, 999)
+
 # Surface water by hand, as Sen1Floods11.
 _WATER = """
 0 d9cfc0 not_water
@@ -261,6 +288,7 @@ LEGENDS: Mapping[str, Legend] = {
     "dfc2020": _legend("dfc2020", _DFC2020, ignored=(0, 3, 8, IGNORE)),
     "igbp": _legend("igbp", _IGBP, ignored=(0, IGNORE)),
     "worldcover": _legend("worldcover", _WORLDCOVER, ignored=(0, IGNORE)),
+    "bigearthnet19": _legend("bigearthnet19", _BIGEARTHNET19, ignored=(0, IGNORE, *_CORINE_UNUSED)),
     "water": _legend("water", _WATER),
 }
 

@@ -97,14 +97,14 @@ def _describe(first: Affine, second: Affine, offsets: NDArray[np.float64]) -> st
     return f"pixel size {first.a:g}, {first.e:g} and {second.a:g}, {second.e:g}; corners up to {far:g} px apart"
 
 
-def require_same_grid(a: Grid, b: Grid, name_a: str | Path, name_b: str | Path) -> None:
-    """Raise GridError, naming both files and the difference, unless the two grids are equal within 0.01 px."""
-    difference = a.difference(b)
+def require_same_grid(a: Grid, b: Grid, name_a: str | Path, name_b: str | Path, tolerance_px: float = 0.01) -> None:
+    """Raise GridError, naming both files and the difference, unless the two grids are equal within `tolerance_px`."""
+    difference = a.difference(b, tolerance_px)
     if difference is not None:
         raise GridError(
             "two rasters of one place are not on the same grid",
             got=difference,
-            expected="the same size, CRS and transform, within 0.01 px",
+            expected=f"the same size, CRS and transform, within {tolerance_px:g} px",
             where=f"{name_a}\n      and {name_b}",
             do="bring both to one grid (images: gdalwarp -r bilinear; labels: gdalwarp -r near)",
         )

@@ -9,6 +9,7 @@ are blocks (strips or tiles) whose positions and lengths are two such values. TI
 
 from __future__ import annotations
 
+import io
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,14 +49,15 @@ class _Value:
     position: int
 
 
-def check_tiff(path: str | Path, *, gaps_allowed: bool = True) -> None:
+def check_tiff(path: str | Path, *, gaps_allowed: bool = True, content: bytes | None = None) -> None:
     """Raise DamagedFileError unless the TIFF is whole.
 
     Blocks that were never written are gaps: they pass only where `gaps_allowed` and the file declares a no-data value.
+    content: the bytes of a TIFF that is no file of its own; `path` then only names it.
     """
     path = Path(path)
-    size = path.stat().st_size
-    with path.open("rb") as file:
+    size = path.stat().st_size if content is None else len(content)
+    with path.open("rb") if content is None else io.BytesIO(content) as file:
         layout, position = _header(file, path, size)
         number = 0
         while position:

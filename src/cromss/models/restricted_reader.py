@@ -1,8 +1,7 @@
 """Reading tensors out of a file that torch.save wrote, without ever running what is in it.
 
 Such a file is a zip of `<name>/data.pkl`, a program for Python's pickle machine, and `<name>/data/<key>`, raw numbers.
-The pickle machine would import and call whatever the program names; so this module does not use it. It steps through
-the opcodes itself and builds dicts, lists, tuples, strings and numbers. Two calls mean something to it: "this is a
+The program is stepped through by `cromss.pickles`, which calls nothing. Two calls mean something here: "this is a
 tensor" and "this is an OrderedDict". Every other class or function becomes an inert `Stub` that holds its name and
 nothing else, and is never looked up.
 
@@ -14,8 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import pickletools
-import struct
 import zipfile
 from pathlib import Path
 from typing import Any, Self
@@ -24,6 +21,7 @@ import torch
 from torch import Tensor
 
 from cromss.errors import CheckpointError
+from cromss.pickles import Global, Stub, Vocabulary, dict_of, read_pickle
 
 __all__ = ["Archive", "Stub", "TensorRef"]
 
@@ -40,22 +38,6 @@ DTYPES = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }
-_DAMAGED = (ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, EOFError, struct.error)
-
-
-@dataclasses.dataclass(frozen=True)
-class Global:
-    """The name of a class or function. Only a name."""
-
-    module: str
-    name: str
-
-
-@dataclasses.dataclass(eq=False)
-class Stub:
-    """What an unknown class or function would have made; holds the name."""
-
-    kind: Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +67,8 @@ class Archive:
         self._zip = _open(self.path)
         try:
             self._root = self._find_root()
-            self.content = _Machine(self._read(f"{self._root}data.pkl", MAX_PROGRAM), self.path).run()
+            program = self._read(f"{self._root}data.pkl", MAX_PROGRAM)
+            self.content = read_pickle(program, self.path, vocabulary=_TORCH, error=CheckpointError)
             if (
                 self._root + "byteorder" in self._zip.namelist()
                 and self._read(self._root + "byteorder", 16) != b"little"
@@ -154,129 +137,6 @@ def _open(path: Path) -> zipfile.ZipFile:
         raise CheckpointError("the file cannot be opened as a zip", got=error, where=path) from None
 
 
-_MARK = object()
-_EMPTY = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple, "EMPTY_SET": list}
-_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-_LITERALS = frozenset(
-    {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"}
-    | {"STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"}
-    | {"BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"}
-)
-
-
-class _Machine:
-    """Steps through a pickle program: a method for each family of opcodes, a stack, a memo, nothing to call."""
-
-    def __init__(self, program: bytes, path: Path) -> None:
-        self.program, self.path = program, path
-        self.stack: list[Any] = []
-        self.memo: dict[int, Any] = {}
-
-    def run(self) -> Any:
-        name = "start"
-        try:
-            for opcode, argument, _ in pickletools.genops(self.program):
-                name = opcode.name
-                if name == "STOP":
-                    return self.stack.pop()
-                self._step(name, argument)
-        except _DAMAGED as error:
-            what = "the program inside the file is damaged or unusual"
-            raise CheckpointError(what, got=f"{error!r} at {name}", where=self.path) from None
-        raise CheckpointError("the program inside the file does not end", where=self.path)
-
-    def _step(self, name: str, argument: Any) -> None:
-        if name in _LITERALS:
-            self.stack.append(argument)
-        elif name in _CONSTANTS:
-            self.stack.append(_CONSTANTS[name])
-        elif name in _EMPTY:
-            self.stack.append(_EMPTY[name]())
-        elif name == "MARK":
-            self.stack.append(_MARK)
-        elif name in ("PROTO", "FRAME"):
-            pass
-        elif not (self._step_memo(name, argument) or self._step_container(name) or self._step_call(name, argument)):
-            raise ValueError("opcode not allowed here")
-
-    def _step_memo(self, name: str, argument: Any) -> bool:
-        if name in ("PUT", "BINPUT", "LONG_BINPUT"):
-            self.memo[argument] = self.stack[-1]
-        elif name == "MEMOIZE":
-            self.memo[len(self.memo)] = self.stack[-1]
-        elif name in ("GET", "BINGET", "LONG_BINGET"):
-            self.stack.append(self.memo[argument])
-        elif name == "POP":
-            self.stack.pop()
-        elif name == "POP_MARK":
-            self._marked()
-        elif name == "DUP":
-            self.stack.append(self.stack[-1])
-        else:
-            return False
-        return True
-
-    def _step_container(self, name: str) -> bool:
-        if name in ("APPEND", "APPENDS", "ADDITEMS"):
-            items = [self.stack.pop()] if name == "APPEND" else self._marked()
-            if isinstance(self.stack[-1], list):
-                self.stack[-1].extend(items)
-        elif name in ("SETITEM", "SETITEMS"):
-            items = self._take(2) if name == "SETITEM" else self._marked()
-            if isinstance(self.stack[-1], dict):
-                self.stack[-1].update(_pairs(items))
-        elif name == "TUPLE" or name in ("TUPLE1", "TUPLE2", "TUPLE3"):
-            self.stack.append(tuple(self._marked() if name == "TUPLE" else self._take(int(name[-1]))))
-        elif name in ("LIST", "FROZENSET"):
-            self.stack.append(self._marked())
-        elif name == "DICT":
-            self.stack.append(_pairs(self._marked()))
-        else:
-            return False
-        return True
-
-    def _step_call(self, name: str, argument: Any) -> bool:
-        if name == "GLOBAL":
-            self.stack.append(Global(*argument.split(" ", 1)))
-        elif name == "STACK_GLOBAL":
-            self.stack.append(Global(*self._take(2)))
-        elif name == "BINPERSID":
-            self.stack.append(_storage(self.stack.pop()))
-        elif name in ("REDUCE", "NEWOBJ"):
-            self.stack.append(_made(*self._take(2)))
-        elif name == "NEWOBJ_EX":
-            self.stack.append(Stub(self._take(3)[0]))
-        elif name == "OBJ":
-            self.stack.append(Stub(self._marked()[0]))
-        elif name == "INST":
-            self._marked()
-            self.stack.append(Stub(argument))
-        elif name == "BUILD":
-            self.stack.pop()  # the attributes of a stub; nobody asks for them
-        else:
-            return False
-        return True
-
-    def _take(self, count: int) -> list[Any]:
-        if len(self.stack) < count:
-            raise IndexError("stack is empty")
-        items = self.stack[-count:]
-        del self.stack[-count:]
-        return items
-
-    def _marked(self) -> list[Any]:
-        for position in range(len(self.stack) - 1, -1, -1):
-            if self.stack[position] is _MARK:
-                items = self.stack[position + 1 :]
-                del self.stack[position:]
-                return items
-        raise IndexError("no mark on the stack")
-
-
-def _pairs(items: list[Any]) -> dict[Any, Any]:
-    return dict(zip(items[::2], items[1::2], strict=True))
-
-
 def _storage(identity: Any) -> StorageRef | Stub:
     """A storage's persistent id is ("storage", type, key, device, number of elements)."""
     kind, storage, key = identity[:3]
@@ -298,5 +158,9 @@ def _made(function: Any, arguments: Any) -> Any:
     if function == Global("torch._utils", "_rebuild_parameter"):
         return arguments[0]
     if function == Global("collections", "OrderedDict"):
-        return dict(arguments[0]) if arguments else {}
+        return dict_of([part for pair in arguments[0] for part in pair]) if arguments else {}
     return Stub(function)
+
+
+# the attributes that BUILD sets are those of a stub; nobody asks for them
+_TORCH = Vocabulary(call=_made, build=lambda made, _: made, persistent=_storage)

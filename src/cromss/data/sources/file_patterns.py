@@ -11,36 +11,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
+from cromss.data.sources.source import Orphan, Scene
 from cromss.errors import ConfigError, MissingDataError
 
-__all__ = ["Orphan", "Scene", "find_files", "join_by_id"]
+__all__ = ["find_files", "join_by_id"]
 
 ONLY_SEASON = "0"
 """The name of the season where patterns have no {season}."""
 
 Found = dict[tuple[str, str | None], Path]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scene:
-    """One place: files maps a role to one path a season, in the order of `seasons`."""
-
-    id: str
-    seasons: tuple[str, ...]
-    files: Mapping[str, tuple[Path, ...]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Orphan:
-    """A place, or one season of it, that lacks files."""
-
-    id: str
-    season: str | None
-    missing: tuple[str, ...]
-    found: tuple[str, ...]
 
 
 def find_files(role: str, pattern: str) -> Found:

@@ -1,0 +1,61 @@
+"""What every layout is opened with, and the settings that a published layout has no use for.
+
+In: the settings of `prepare`, its legend, the bands to keep and a rule for splits. Out: those as one value.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cromss.config import PrepareConfig
+from cromss.data.sources.geotiff_folders import ROLES
+from cromss.errors import ConfigError
+from cromss.geo.legend import Legend
+
+__all__ = ["Opening", "default_of", "refuse_patterns"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opening:
+    """What a layout is opened with: the settings, and what `prepare` made of them.
+
+    bands: sensor -> the bands to keep; a sensor that the settings leave out is absent.
+    split_of: place -> split. by_table: whether that rule is a table of ids, not a draw.
+    """
+
+    config: PrepareConfig
+    legend: Legend
+    bands: Mapping[str, Sequence[str]]
+    split_of: Callable[[str], str]
+    by_table: bool
+
+    @property
+    def root(self) -> Path:
+        """The folder, or the archive, that holds the layout."""
+        return Path(self.config.root)
+
+
+def refuse_patterns(config: PrepareConfig, *, free: Sequence[str] = ()) -> None:
+    """Raise ConfigError for patterns that a published layout has no use for; null, the default and a table pass.
+
+    free: names of settings that the layout does use.
+    """
+    for name in (*ROLES, "tile"):
+        value = getattr(config, name)
+        if name == "split" and str(value).endswith(".csv"):
+            continue
+        if name not in free and value is not None and value != default_of(name):
+            raise ConfigError(
+                f"layout {config.layout} has no use for the setting {name}",
+                got=f"{name} {value}",
+                expected="null, or nothing: the layout says where its files are and how they are cut",
+                do=f"leave {name} out, or choose layout geotiff_folders",
+            )
+
+
+def default_of(name: str) -> object:
+    """The value of a setting of `prepare` that is not given."""
+    return {entry.name: entry.default for entry in dataclasses.fields(PrepareConfig)}[name]

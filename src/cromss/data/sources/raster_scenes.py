@@ -1,0 +1,253 @@
+"""Scenes whose files are whole rasters on one grid: from open files to records, in patches or whole.
+
+In: a `Scene` whose files are rasters by role (s1, s2, labels, truth, split), and functions that say how a file is
+opened, what an image file holds, and which class a value means. Out: a `PlaceRecord` for the scene, or for each patch
+of `tile` x `tile` px, one at a time; and a `Tally` of all that was left out of a scene, and why.
+
+Every file of a scene is opened before a pixel is read, so that their grids, bands and types are compared first.
+Patches lie on the scene's own pixel grid, from its upper left corner; what does not fill a patch is left over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+
+from cromss.data.record import PlaceRecord
+from cromss.data.sources.source import Scene, Tally
+from cromss.data.sources.usable import require_usable
+from cromss.data.splits import majority_split
+from cromss.errors import BandError, ConfigError, GridError, LabelError
+from cromss.geo.bands import SENSORS
+from cromss.geo.images import ImageFacts, read_image
+from cromss.geo.legend import IGNORE, Legend
+from cromss.geo.raster import Grid, grid_of, open_raster, read_pixels, read_raster, require_same_grid
+
+__all__ = ["SceneReader", "only_band"]
+
+Window = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _OpenScene:
+    """A scene with its files open: role -> one dataset a season."""
+
+    scene: Scene
+    files: Mapping[str, Sequence[rasterio.DatasetReader]]
+    facts: Mapping[str, Sequence[ImageFacts]]
+    grid: Grid
+
+
+def only_band(dataset: rasterio.DatasetReader) -> int:
+    """The index of the band that holds the classes of a map with one band. Raises BandError for more."""
+    if dataset.count != 1:
+        raise BandError("a map of classes must have one band", got=dataset.count, expected=1, where=dataset.name)
+    return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneReader:
+    """How the scenes of one source are read.
+
+    bands: sensor -> the bands to keep, by name. legend: its codes are the values of the label files.
+    describe: (sensor, dataset) -> what an image file holds. split_of: scene id -> split, where there is no raster.
+    split_values: split -> its value in the rasters of role split; other values, such as 0, are in no split.
+    tile: the side of a patch in px; None keeps scenes whole. open_file: how a file of a scene is opened.
+    class_band: dataset -> index from 0 of the band of a label file that holds the classes.
+    grid_tolerance: how far apart the corners of two files may lie, px. fill: whether 0 in every band is no data
+    although the file does not declare it.
+    """
+
+    bands: Mapping[str, Sequence[str]]
+    legend: Legend
+    describe: Callable[[str, rasterio.DatasetReader], ImageFacts]
+    split_of: Callable[[str], str] | None = None
+    split_values: Mapping[str, int] | None = None
+    tile: int | None = None
+    open_file: Callable[[Path], rasterio.DatasetReader] = open_raster
+    class_band: Callable[[rasterio.DatasetReader], int] = only_band
+    grid_tolerance: float = 0.01
+    fill: bool = False
+
+    def __post_init__(self) -> None:
+        if self.tile is not None and self.tile < 1:
+            raise ConfigError("a patch needs pixels", got=f"tile {self.tile}", expected="at least 1")
+
+    @property
+    def sensors(self) -> tuple[str, ...]:
+        return tuple(self.bands)
+
+    def split(self, scene: Scene) -> str | None:
+        """The split of all records of a scene; None where a raster decides for each patch."""
+        if "split" in scene.files:
+            return None
+        return self.split_of(scene.id) if self.split_of else ""
+
+    def records(self, scene: Scene, tally: Tally | None = None) -> Iterator[PlaceRecord]:
+        """The records of one scene, read one at a time; `tally` collects what is left out.
+
+        Raises DataError of the fitting kind for anything that makes the scene unusable, possibly after some patches.
+        """
+        tally = Tally() if tally is None else tally
+        with ExitStack() as stack:
+            opened = self._open(stack, scene, tally)
+            handed_on = 0
+            for name, window in self._windows(opened, tally):
+                record = self._record(opened, name, window, tally)
+                if record is not None:
+                    handed_on += 1
+                    yield record
+            if handed_on == 0:
+                reasons = ", ".join(f"{count} {reason}" for reason, count in tally.left_out.items())
+                raise LabelError(
+                    "no patch of a scene can be used",
+                    got=reasons,
+                    expected="labelled pixels where the images have data"
+                    + (", inside a split" if "split" in scene.files else ""),
+                    where=str(scene.files.get("labels", scene.files[self.sensors[0]])[0]),
+                    do="leave the scene out, or check its labels",
+                )
+
+    def _open(self, stack: ExitStack, scene: Scene, tally: Tally) -> _OpenScene:
+        files = {
+            role: [stack.enter_context(self.open_file(path)) for path in paths] for role, paths in scene.files.items()
+        }
+        reference = files[self.sensors[0]][0]
+        grid = grid_of(reference)
+        for dataset in (dataset for datasets in files.values() for dataset in datasets):
+            require_same_grid(grid, grid_of(dataset), reference.name, dataset.name, self.grid_tolerance)
+        for role in (role for role in files if role not in SENSORS):
+            for dataset in files[role]:
+                _ = only_band(dataset) if role == "split" else self.class_band(dataset)
+        facts = {
+            sensor: [self._describe(sensor, dataset, tally) for dataset in files[sensor]] for sensor in self.sensors
+        }
+        for sensor, season_facts in facts.items():
+            if len({entry.product for entry in season_facts}) > 1:
+                raise BandError(
+                    f"the seasons of a place are different {sensor} products",
+                    got=[entry.product for entry in season_facts],
+                    expected="one product",
+                    where=scene.id,
+                )
+        tally.georeferenced = grid.crs is not None
+        return _OpenScene(scene=scene, files=files, facts=facts, grid=grid)
+
+    def _describe(self, sensor: str, dataset: rasterio.DatasetReader, tally: Tally) -> ImageFacts:
+        facts = self.describe(sensor, dataset)
+        tally.listed.setdefault((sensor, facts.product), {}).setdefault(facts.listed, dataset.name)
+        return facts
+
+    def _windows(self, opened: _OpenScene, tally: Tally) -> Iterator[tuple[str, Window]]:
+        """The name and window of each patch, or of the whole scene."""
+        place, (height, width) = opened.scene.id, opened.grid.shape
+        if self.tile is None:
+            yield place, (0, 0, height, width)
+            return
+        side = self.tile
+        if height < side or width < side:
+            raise GridError(
+                "a scene is smaller than a patch",
+                got=f"{height} x {width} px",
+                expected=f"at least {side} x {side} px",
+                where=opened.files[self.sensors[0]][0].name,
+                do="choose a smaller tile, or leave the scene out",
+            )
+        tally.pixels_left_over = height * width - (height // side) * (width // side) * side * side
+        for row in range(0, height - side + 1, side):
+            for column in range(0, width - side + 1, side):
+                yield f"{place}_r{row:05d}_c{column:05d}", (row, column, side, side)
+
+    def _record(self, opened: _OpenScene, name: str, window: Window, tally: Tally) -> PlaceRecord | None:
+        """The record of one window, or None if nothing in it can be learnt from."""
+        truth = self._layer(opened, "truth", window)
+        labels = self._layer(opened, "labels", window)
+        images, valid = self._images(opened, window)
+        usable = valid if labels is None else valid & (labels != IGNORE)
+        if self.tile is None:
+            images_of = [dataset.name for dataset in opened.files[self.sensors[0]]]
+            require_usable(valid, usable, images_of, [dataset.name for dataset in opened.files.get("labels", ())])
+        elif not usable.any():
+            tally.left_out["without a labelled pixel" if valid.any() else "without a pixel of data"] += 1
+            return None
+        split, inside = self._split_window(opened, window, np.logical_or.reduce(usable))
+        if "split" in opened.files and not split:
+            tally.left_out["outside all splits"] += 1
+            return None
+        if inside is not None:
+            outside = ~inside[None]
+            tally.labels_outside_split += 0 if labels is None else int((outside & (labels != IGNORE)).sum())
+            labels, truth = (None if layer is None else _ignore(layer, outside) for layer in (labels, truth))
+        return PlaceRecord(
+            id=name,
+            seasons=opened.scene.seasons,
+            images=images,
+            products={sensor: opened.facts[sensor][0].product for sensor in self.sensors},
+            labels=labels,
+            truth=truth,
+            valid=valid,
+            split=split,
+            grid=opened.grid.window(*window),
+            notes=self._notes(opened),
+        )
+
+    def _images(self, opened: _OpenScene, window: Window) -> tuple[dict[str, NDArray[np.generic]], NDArray[np.bool_]]:
+        images: dict[str, NDArray[np.generic]] = {}
+        valid = np.ones((len(opened.scene.seasons), *window[2:]), bool)
+        for sensor in self.sensors:
+            pairs = zip(opened.files[sensor], opened.facts[sensor], strict=True)
+            rasters = [
+                read_image(dataset, facts, self.bands[sensor], window, fill=self.fill) for dataset, facts in pairs
+            ]
+            images[sensor] = np.stack([raster.values_BHW for raster in rasters])
+            valid &= np.stack([raster.valid_HW for raster in rasters])
+        return images, valid
+
+    def _layer(self, opened: _OpenScene, role: str, window: Window) -> NDArray[np.uint8] | None:
+        """Class ids (T, H, W), 255 where the file declares no data; None if the scene has no such files."""
+        if role not in opened.files:
+            return None
+        layers = []
+        for dataset in opened.files[role]:
+            band = self.class_band(dataset)
+            values_BHW, missing_BHW, _ = read_pixels(dataset, window)
+            encoded = self.legend.encode(values_BHW[band], dataset.name, dataset.nodatavals[band])
+            layers.append(np.where(missing_BHW[band], np.uint8(IGNORE), encoded))
+        return np.stack(layers)
+
+    def _split_window(
+        self, opened: _OpenScene, window: Window, usable_HW: NDArray[np.bool_]
+    ) -> tuple[str, NDArray[np.bool_] | None]:
+        if "split" not in opened.files:
+            return self.split(opened.scene) or "", None
+        dataset = opened.files["split"][0]
+        raster = read_raster(dataset, window)
+        values = np.where(raster.valid_HW, raster.values_BHW[0], 0)
+        split_values = self.split_values or {}
+        strange = sorted(set(np.unique(values).tolist()) - {0, *split_values.values()})
+        if strange:
+            raise LabelError(
+                "a raster of splits holds values that name no split",
+                got=strange,
+                expected=f"{dict(split_values)}, and 0 for none",
+                where=dataset.name,
+                do="correct the raster, or the setting split_values",
+            )
+        return majority_split(values, usable_HW, split_values)
+
+    def _notes(self, opened: _OpenScene) -> dict[str, str]:
+        dates = {
+            f"{sensor}_date": ",".join(dataset.tags().get("DATE", "") for dataset in opened.files[sensor])
+            for sensor in self.sensors
+        }
+        return {name: text for name, text in dates.items() if text.strip(",")}
+
+
+def _ignore(layer: NDArray[np.uint8], where: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    return np.where(where, np.uint8(IGNORE), layer)

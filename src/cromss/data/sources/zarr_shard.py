@@ -1,0 +1,170 @@
+"""Arrays in a zipped Zarr store (version 2), read only after their metadata and their chunks are known to be whole.
+
+In: a `.zarr.zip` file. Out: named arrays, their attributes, and slices of them.
+Two habits of the format are checked here: a chunk that is absent would be read as fill values, so every chunk must be
+in the archive; and metadata may name any codec, so only compressors of bytes are allowed, never one that unpickles.
+The zip file's checksums are compared as chunks are read.
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib
+import json
+import math
+import re
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cromss.errors import ConfigError, DamagedFileError, MissingDataError, RangeError
+from cromss.geo.raster import MAX_BYTES
+from cromss.geo.zipped import open_archive, read_member
+
+__all__ = ["ZarrShard", "decode_times"]
+
+_COMPRESSORS = (None, "blosc", "zlib", "gzip", "zstd", "lz4", "bz2", "lzma")
+_FILTERS = ("vlen-utf8", "shuffle", "delta")
+_UNITS = {"nanoseconds": 1e-9, "microseconds": 1e-6, "milliseconds": 1e-3, "seconds": 1.0}
+_UNITS |= {"minutes": 60.0, "hours": 3600.0, "days": 86400.0}
+
+
+class ZarrShard:
+    """An open shard. Raises ConfigError without the package zarr, MissingDataError, DamagedFileError."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._zarr = _zarr()
+        self._archive = open_archive(self.path)
+        self._names = frozenset(self._archive.namelist())
+        self._store: Any = None  # opened by the first read: one that never was can not be closed
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._store is not None:
+            self._store.close()
+        self._archive.close()
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of an array, once it is known to be whole. Raises MissingDataError, DamagedFileError."""
+        return tuple(self._metadata(name)["shape"])
+
+    def chunk(self, name: str) -> tuple[int, ...]:
+        """The shape of its chunks."""
+        return tuple(self._metadata(name)["chunks"])
+
+    def dtype(self, name: str) -> str:
+        """The type of an array, as Zarr writes it, such as "<i2"."""
+        return str(self._metadata(name)["dtype"])
+
+    def fill_is_nan(self, name: str) -> bool:
+        """Whether an array declares NaN as the value of what was never measured."""
+        return str(self._metadata(name)["fill_value"]) == "NaN"
+
+    def attributes(self, name: str) -> dict[str, Any]:
+        """The attributes of an array."""
+        key = f"{name}/.zattrs"
+        return self._json(key) if key in self._names else {}
+
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
+        """Rows `start` to `stop` of an array, or all. Raises RangeError above `MAX_BYTES`, DamagedFileError."""
+        shape = self.shape(name)
+        rows = (stop if stop is not None else shape[0]) - start if shape else 1
+        kind = self.dtype(name)
+        needed = rows * math.prod(shape[1:]) * (64 if kind == "|O" else np.dtype(kind).itemsize)
+        if needed > MAX_BYTES:
+            raise RangeError("an array is too large", got=needed, expected=f"at most {MAX_BYTES}", where=self._at(name))
+        try:
+            if self._store is None:
+                self._store = self._zarr.storage.ZipStore(str(self.path), mode="r")
+            values = self._zarr.open_array(self._store, path=name, mode="r", zarr_format=2)
+            return np.asarray(values[start:stop] if shape else values[...])
+        except (zipfile.BadZipFile, zlib.error, RuntimeError, ValueError, OSError, EOFError, KeyError) as error:
+            raise DamagedFileError(
+                "an array can not be read", got=error, where=self._at(name), do="fetch the shard again"
+            ) from None
+
+    def _metadata(self, name: str) -> dict[str, Any]:
+        key = f"{name}/.zarray"
+        if key not in self._names:
+            raise MissingDataError(
+                f"a shard has no array {name}",
+                got=sorted({entry.split("/")[0] for entry in self._names if "/" in entry}),
+                expected=name,
+                where=self.path,
+                do="check that it is a shard of SSL4EO-S12 v1.1 in Zarr version 2",
+            )
+        content = self._json(key)
+        try:
+            self._require_safe(name, content)
+            counts = [-(-length // size) for length, size in zip(content["shape"], content["chunks"], strict=True)]
+            there = sum(1 for entry in self._names if re.fullmatch(rf"{re.escape(name)}/\d+([./]\d+)*", entry))
+        except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+            raise DamagedFileError("an array has strange metadata", got=repr(error), where=self._at(name)) from None
+        if there != math.prod(counts):
+            raise DamagedFileError(
+                "an array lacks chunks",
+                got=f"{there} chunks",
+                expected=f"{math.prod(counts)}, for shape {content['shape']} in chunks of {content['chunks']}",
+                where=self._at(name),
+                do="fetch the shard again",
+            )
+        return content
+
+    def _require_safe(self, name: str, content: dict[str, Any]) -> None:
+        compressor = (content["compressor"] or {}).get("id")
+        filters = [entry["id"] for entry in content["filters"] or ()]
+        plain = bool(re.fullmatch(r"[<>|][iufUM]\d+(\[\w+\])?", content["dtype"]))
+        text = content["dtype"] == "|O" and filters == ["vlen-utf8"]
+        if compressor not in _COMPRESSORS or not set(filters) <= set(_FILTERS) or not (plain or text):
+            raise DamagedFileError(
+                "an array is stored in a way that is not allowed",
+                got=f"type {content['dtype']}, compressor {compressor}, filters {filters}",
+                expected=f"numbers or text, compressed by {', '.join(str(entry) for entry in _COMPRESSORS if entry)}",
+                where=self._at(name),
+            )
+
+    def _json(self, key: str) -> dict[str, Any]:
+        try:
+            content = json.loads(read_member(self._archive, key))
+        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise DamagedFileError("metadata does not parse", got=error, where=self.path / key) from None
+        if not isinstance(content, dict):
+            raise DamagedFileError("metadata is no mapping", got=type(content).__name__, where=self.path / key)
+        return content
+
+    def _at(self, name: str) -> Path:
+        return self.path / name
+
+
+def decode_times(values: NDArray[Any], attributes: dict[str, Any], where: Path) -> list[str]:
+    """Days, as YYYY-MM-DD, of times in the CF convention ("seconds since 2020-01-01", ...) or of datetime64.
+
+    Raises DamagedFileError for another convention.
+    """
+    if values.dtype.kind == "M":
+        return [str(day) for day in values.astype("datetime64[D]")]
+    units = str(attributes.get("units", ""))
+    match = re.fullmatch(r"(\w+) since (\d{4}-\d{2}-\d{2})[T ]?([\d:.]*)", units)
+    if match is None or match.group(1) not in _UNITS:
+        raise DamagedFileError(
+            "times are in an unknown unit", got=units, expected="seconds since YYYY-MM-DD, and the like", where=where
+        )
+    since = datetime.datetime.fromisoformat(match.group(2))
+    for part, factor in zip(match.group(3).split(":") if match.group(3) else [], (3600, 60, 1), strict=False):
+        since += datetime.timedelta(seconds=float(part) * factor)
+    step = _UNITS[match.group(1)]
+    return [(since + datetime.timedelta(seconds=float(value) * step)).date().isoformat() for value in values]
+
+
+def _zarr() -> Any:
+    try:
+        return importlib.import_module("zarr")
+    except ImportError:
+        raise ConfigError(
+            "this layout needs the package zarr", got="no such package", do="pip install 'cromss[zarr]'"
+        ) from None
