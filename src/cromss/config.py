@@ -73,7 +73,7 @@ class SynthesizeConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LabelsConfig:
-    """Make noisy label maps for images: by rules on colours, from polygons, maps or probabilities, or fused from several.
+    """Make noisy label maps for images: by rules on colours, from polygons, maps, probabilities, or several fused.
 
     Args:
         source: `rules` (spectral indices of Sentinel-2 against thresholds); `polygons` (OpenStreetMap, or any areas

@@ -16,6 +16,7 @@ from typing import Any
 from rasterio.warp import transform_bounds
 
 from cromss.errors import ConfigError, DamagedFileError, GridError, MissingDataError
+from cromss.files import read_json
 from cromss.geo.raster import Grid
 
 __all__ = ["day", "footprint", "tile_finder"]
@@ -53,9 +54,7 @@ def footprint(grid: Grid) -> Box:
     """The box of a grid in degrees: west, south, east, north. Raises GridError where it has no CRS."""
     if grid.crs is None:
         raise GridError("an image without a CRS has no place on the globe", do="give the image its CRS")
-    corners = [grid.transform * (x, y) for x in (0, grid.width) for y in (0, grid.height)]
-    xs, ys = zip(*corners, strict=True)
-    west, south, east, north = transform_bounds(grid.crs, "EPSG:4326", min(xs), min(ys), max(xs), max(ys))
+    west, south, east, north = transform_bounds(grid.crs, "EPSG:4326", *grid.bounds)
     return west, south, east, north
 
 
@@ -101,19 +100,27 @@ def _open(stac: Any, where: str) -> tuple[Any, bool]:
     if "://" not in where:
         if not Path(where).is_file():
             raise MissingDataError("the STAC catalogue is absent", where=where, do="give its catalog.json or address")
+        content = read_json(where)
+        if not isinstance(content, dict):
+            raise _no_catalogue(type(content).__name__, where)
         with _reading(stac, where):
             opened = pystac.read_file(str(Path(where).resolve()))
         if not isinstance(opened, pystac.Catalog):
-            raise DamagedFileError(
-                "this is no STAC catalogue",
-                got=type(opened).__name__,
-                expected="a catalogue or collection",
-                where=where,
-            )
+            raise _no_catalogue(type(opened).__name__, where)
         return opened, False
     with _reading(stac, where):
         client = stac.Client.open(where)
         return client, bool(client.conforms_to("ITEM_SEARCH"))
+
+
+def _no_catalogue(got: str, where: str) -> DamagedFileError:
+    return DamagedFileError(
+        "this is no STAC catalogue",
+        got=got,
+        expected="a catalogue or collection",
+        where=where,
+        do="give the catalog.json or collection.json at its top",
+    )
 
 
 def _items(stac: Any, opened: Any, collection: str | None, where: str) -> Sequence[Any]:

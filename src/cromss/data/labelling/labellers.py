@@ -125,10 +125,16 @@ def _polygons(config: LabelsConfig, legend: Legend, images: Sequence[ImageFile])
         grid = _grid(image)
         polygons = read_polygons(path, grid, table, config.layer)
         names, untold = classify_tags(polygons.columns, len(polygons), table)
-        chosen = [(shape, legend.names.index(n)) for shape, n in zip(polygons.shapes, names, strict=True) if n]
-        labels_HW, contested = burn_polygons([s for s, _ in chosen], [c for _, c in chosen], grid, config.overlap)
+        told = [index for index, name in enumerate(names) if name is not None]
+        labels_HW, contested = burn_polygons(
+            polygons.shapes[told],
+            [legend.names.index(str(names[index])) for index in told],
+            grid,
+            config.overlap,
+            polygons.sizes[told],
+        )
         notes = Counter({f"polygons without a class: {tag}": count for tag, count in untold.items()})
-        notes.update({"polygons": len(chosen), "features that are no areas": polygons.not_areas})
+        notes.update({"polygons": len(told), "features that are no areas": polygons.not_areas})
         notes["in polygons of several classes"] = contested
         return LabelMap(labels_HW=labels_HW, notes=notes), grid
 

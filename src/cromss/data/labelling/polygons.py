@@ -29,14 +29,19 @@ from cromss.geo.raster import Grid
 __all__ = ["Polygons", "burn_polygons", "read_polygons"]
 
 _DENSITY = 64  # points along the longer side of the image's box, at least, on every border
+_FAR = 20  # image boxes; what is larger is cut before it moves: its far ends may have no place in the image's CRS
 _AREAS = (3, 6)  # shapely's types Polygon and MultiPolygon
 
 
 @dataclass(frozen=True, kw_only=True)
 class Polygons:
-    """Areas in the CRS of a grid, their attributes by column as text, and how many features were no areas."""
+    """Areas in the CRS of a grid, their attributes by column as text, and how many features were no areas.
+
+    sizes: the area of each, whole, in the units of the file: they order polygons, nothing else.
+    """
 
     shapes: NDArray[Any]
+    sizes: NDArray[np.float64]
     columns: dict[str, list[str | None]]
     not_areas: int
 
@@ -64,9 +69,10 @@ def read_polygons(path: str | Path, grid: Grid, columns: Iterable[str], layer: s
         info = pyogrio.read_info(path, layer=layer)
         crs = _crs(info["crs"], path)
         wanted = [name for name in info["fields"] if name in {*columns, "other_tags"}]
-        box = transform_bounds(grid.crs, crs, *_bounds(grid), densify_pts=21)
-        _, _, geometry, fields = pyogrio.raw.read(path, layer=layer, columns=wanted, bbox=box)
-    except (pyogrio.errors.DataSourceError, pyogrio.errors.FeatureError, RasterioError) as error:
+        box = transform_bounds(grid.crs, crs, *grid.bounds, densify_pts=21)
+        meta, _, geometry, fields = pyogrio.raw.read(path, layer=layer, columns=wanted, bbox=box)
+        shapes = shapely.from_wkb(geometry)
+    except (*_failures(pyogrio, shapely), RasterioError) as error:
         raise DamagedFileError(
             "a file of polygons can not be read",
             got=" ".join(str(error).split()),
@@ -75,30 +81,35 @@ def read_polygons(path: str | Path, grid: Grid, columns: Iterable[str], layer: s
             do="fetch or write the file again",
         ) from None
     _require_columns(wanted, columns, info, path)
-    shapes = shapely.from_wkb(geometry)
     areas = np.isin(shapely.get_type_id(shapes), _AREAS) & ~shapely.is_empty(shapes)
-    text = {name: [_text(v) for v in values[areas]] for name, values in zip(wanted, fields, strict=True)}
+    text = {name: [_text(v) for v in values[areas]] for name, values in zip(meta["fields"], fields, strict=True)}
     moved = _to_crs(shapely, shapes[areas], crs, grid, box)
-    return Polygons(shapes=moved, columns=text, not_areas=int((~areas).sum()))
+    return Polygons(shapes=moved, sizes=shapely.area(shapes[areas]), columns=text, not_areas=int((~areas).sum()))
 
 
 def burn_polygons(
-    shapes: Sequence[Any], classes: Sequence[int], grid: Grid, overlap: str = "smallest"
+    shapes: Any,
+    classes: Sequence[int],
+    grid: Grid,
+    overlap: str = "smallest",
+    sizes: Sequence[float] | NDArray[np.float64] | None = None,
 ) -> tuple[NDArray[np.uint8], int]:
     """Class ids (H, W) of polygons in the grid's CRS, 255 outside all; and the pixels that two or more classes claim.
 
-    shapes: shapely areas; classes: a class id for each. overlap: `smallest` or `ignore`, as in the head of the module.
+    shapes: a sequence of shapely areas; classes: a class id for each; sizes: what tells which is the smaller, None for
+    their areas. overlap: `smallest` or `ignore`, as in the head of the module. Of equally small ones the last wins.
     """
     if overlap not in ("smallest", "ignore") or len(shapes) != len(classes):
         raise ArgumentError(
             "polygons cannot be burnt", got=f"{overlap}, {len(shapes)} shapes, {len(classes)} classes",
             expected="smallest or ignore, and a class for each shape",
         )  # fmt: skip
+    drawn = [index for index, shape in enumerate(shapes) if not shape.is_empty]
     claims = np.zeros(grid.shape, np.uint8)
-    for number in sorted(set(classes)):
-        chosen = [(shape, 1) for shape, own in zip(shapes, classes, strict=True) if own == number]
+    for number in sorted({classes[index] for index in drawn}):
+        chosen = [(shapes[index], 1) for index in drawn if classes[index] == number]
         claims += rasterize(chosen, out_shape=grid.shape, transform=grid.transform, dtype="uint8")
-    order = sorted(range(len(shapes)), key=lambda index: -shapes[index].area)
+    order = sorted(drawn, key=lambda index: -(shapes[index].area if sizes is None else sizes[index]))
     labels = np.full(grid.shape, IGNORE, np.uint8)
     if order:  # later ones are drawn over earlier ones
         pairs = [(shapes[index], int(classes[index])) for index in order]
@@ -118,6 +129,12 @@ def _libraries() -> tuple[Any, Any]:
             "polygons need two more libraries", got=str(error), do="pip install 'cromss[polygons]'"
         ) from None
     return pyogrio, shapely
+
+
+def _failures(pyogrio: Any, shapely: Any) -> tuple[type[Exception], ...]:
+    """What the libraries raise for a bad file."""
+    errors = pyogrio.errors
+    return (errors.DataSourceError, errors.DataLayerError, errors.FeatureError, shapely.errors.ShapelyError)
 
 
 def _layer(pyogrio: Any, path: Path, asked: str | None) -> str:
@@ -161,18 +178,17 @@ def _require_columns(found: Sequence[str], wanted: Iterable[str], info: Any, pat
         )
 
 
-def _bounds(grid: Grid) -> tuple[float, float, float, float]:
-    corners = [grid.transform * (x, y) for x in (0, grid.width) for y in (0, grid.height)]
-    xs, ys = zip(*corners, strict=True)
-    return min(xs), min(ys), max(xs), max(ys)
-
-
 def _to_crs(shapely: Any, shapes: NDArray[Any], crs: CRS, grid: Grid, box: Sequence[float]) -> NDArray[Any]:
     """Shapes in the grid's CRS. Straight borders bend between CRSs, so points are added before they move."""
     if crs == grid.crs or not len(shapes):
         return shapes
     longest = max(box[2] - box[0], box[3] - box[1])
-    dense = shapely.segmentize(shapes, longest / _DENSITY)
+    left, bottom, right, top = shapely.bounds(shapes).T
+    far = np.maximum(right - left, top - bottom) > _FAR * longest
+    near = (box[0] - longest, box[1] - longest, box[2] + longest, box[3] + longest)
+    cut = shapes.copy()
+    cut[far] = shapely.intersection(shapely.make_valid(shapes[far]), shapely.box(*near))
+    dense = shapely.segmentize(cut, longest / _DENSITY)
 
     def move(points: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.column_stack(transform_points(crs, grid.crs, points[:, 0], points[:, 1]))

@@ -23,7 +23,7 @@ from cromss.data.labelling.labellers import ImageFile, make_labeller
 from cromss.data.labelling.output import label_paths, write_label_map
 from cromss.data.labelling.soft import LabelMap, drop_unsure
 from cromss.data.sources.file_patterns import find_files
-from cromss.errors import ConfigError, DataError
+from cromss.errors import ConfigError, DataError, LabelError
 from cromss.files import write_json
 from cromss.geo.legend import IGNORE, Legend, get_legend
 
@@ -93,12 +93,13 @@ def label(config: LabelsConfig) -> dict[str, Any]:
     for image in progress:
         try:
             labelled, grid = labeller(image)
+            labelled = drop_unsure(labelled, config.min_confidence)
+            _require_labels(labelled, image)
         except DataError as error:
             if config.on_bad == "stop":
                 raise
             refused.append({"image": str(image.path), "error": type(error).__name__, "text": str(error)})
             continue
-        labelled = drop_unsure(labelled, config.min_confidence)
         paths = label_paths(config.out, image.id, image.season)
         tags = {"LABEL_SOURCE": config.source, "IMAGE": image.path.name}
         write_label_map(paths, labelled, grid, legend, tags, config.write_probabilities)
@@ -124,6 +125,19 @@ def _require_settings(config: LabelsConfig) -> None:
             )
     if not 0 <= config.min_confidence <= 100:
         raise ConfigError("min_confidence is out of range", got=config.min_confidence, expected="0 to 100 percent")
+
+
+def _require_labels(labelled: LabelMap, image: ImageFile) -> None:
+    """A label map without a label is of no use to anybody."""
+    if (labelled.labels_HW == IGNORE).all():
+        counts = ", ".join(f"{text} {count}" for text, count in labelled.notes.items() if count)
+        raise LabelError(
+            "an image gets no label at all",
+            got=counts or "255 in every pixel",
+            expected="at least 1 pixel with a class",
+            where=image.path,
+            do="choose a source that covers the image, or leave such images out with on_bad=skip",
+        )
 
 
 def _without_existing(config: LabelsConfig, images: Sequence[ImageFile]) -> tuple[list[ImageFile], int]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 from rasterio.vrt import WarpedVRT
@@ -21,6 +22,8 @@ from cromss.geo.legend import IGNORE, Legend
 from cromss.geo.raster import Grid, open_raster
 
 __all__ = ["warp_labels"]
+
+_TOLERANCE = 0.01  # pixels of the map by which positions may be off; the raster library cannot do without any
 
 
 def warp_labels(tiles: Sequence[str | Path], grid: Grid, legend: Legend) -> tuple[NDArray[np.uint8], dict[str, int]]:
@@ -60,12 +63,12 @@ def _warp(tile: str | Path, grid: Grid, legend: Legend) -> NDArray[np.uint8]:
                 width=grid.width,
                 resampling=Resampling.nearest,
                 add_alpha=dataset.nodata is None,
-                tolerance=0,  # exact positions, not interpolated ones
+                tolerance=_TOLERANCE,
             ) as warped:
                 values_HW = warped.read(1)
                 inside_HW = warped.read_masks(1) != 0
             nodata = dataset.nodata
-    except RasterioError as error:
+    except (RasterioError, CPLE_BaseError) as error:
         raise DamagedFileError(
             "a label map can not be read",
             got=" ".join(str(error.__cause__ or error).split()),
