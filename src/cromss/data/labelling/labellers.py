@@ -144,9 +144,10 @@ def _polygons(config: LabelsConfig, legend: Legend, images: Sequence[ImageFile])
 def _maps(config: LabelsConfig, legend: Legend, images: Sequence[ImageFile]) -> Labeller:
     pattern = _needed(config.maps, "maps")
     tiles = sorted(glob.glob(pattern)) if "://" not in pattern else [pattern]  # noqa: PTH207 - absolute patterns too
+    labeller = _warping(config, legend, lambda grid: tiles)
     if not tiles:
         raise MissingDataError("no label map is there", expected=f"GeoTIFFs {pattern}", do="correct maps")
-    return _warping(config, legend, lambda grid: tiles)
+    return labeller
 
 
 def _stac(config: LabelsConfig, legend: Legend, images: Sequence[ImageFile]) -> Labeller:
