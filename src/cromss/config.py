@@ -86,6 +86,7 @@ class LabelsConfig:
             are used.
         legend: class scheme of the labels to write, by name or JSON file.
         s2_product: rules: `L1C` or `L2A`; null reads the tag LEVEL of each image.
+        sun_zenith: rules: degrees between sun and zenith over L1C images; null computes it from tag DATE and place.
         polygons: polygons: GeoPackage, Shapefile, GeoJSON, FlatGeobuf or .osm.pbf extract.
         layer: polygons: layer of that file; null takes the only one, or `multipolygons`.
         tags: polygons: YAML file of `column: {value: class}`; null takes the built-in table of OpenStreetMap's tags.
@@ -118,6 +119,7 @@ class LabelsConfig:
     images: str = "s2/{id}.tif"
     legend: str = "dynamic_world"
     s2_product: Literal["L1C", "L2A"] | None = None
+    sun_zenith: float | None = None
     polygons: str | None = None
     layer: str | None = None
     tags: str | None = None

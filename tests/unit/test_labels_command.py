@@ -78,7 +78,8 @@ def test_a_label_map_says_what_it_is(root, tmp_path):
 
 
 def test_a_scene_in_strips_is_the_scene_in_one_piece(tmp_path, monkeypatch):
-    write_s2(tmp_path / "s2" / "a.tif", s2_values(np.random.default_rng(0), 64))
+    tags = {"LEVEL": "L1C", "DATE": "2021-06-10"}
+    write_s2(tmp_path / "s2" / "a.tif", s2_values(np.random.default_rng(0), 64), tags=tags)
     whole, _ = _make(tmp_path)
     monkeypatch.setattr(labellers, "_ROWS", 17)
     strips, _ = _make(tmp_path)
@@ -111,7 +112,9 @@ def test_nothing_is_written_over_and_keep_makes_the_rest(root, tmp_path):
 def test_seasons_get_labels_of_their_own(tmp_path):
     for season in ("1", "2"):
         write_s2(tmp_path / "in" / "s2" / "a" / f"{season}.tif", s2_values(np.random.default_rng(int(season))))
-    config = LabelsConfig(source="rules", root=str(tmp_path / "in"), images="s2/{id}/{season}.tif", out=str(tmp_path))
+    config = LabelsConfig(
+        source="rules", root=str(tmp_path / "in"), images="s2/{id}/{season}.tif", out=str(tmp_path), sun_zenith=40
+    )
     label(config)
     assert sorted(path.name for path in (tmp_path / "labels" / "a").iterdir()) == ["1.tif", "2.tif"]
 
@@ -129,13 +132,17 @@ def test_rules_in_another_legend_lose_what_it_cannot_say(root, tmp_path):
         ({"tags": {}}, DataError, "which Sentinel-2 product"),
         ({"bands": [n for n in S2_BANDS if n != "B8A"]}, DataError, "has no B8A"),
         ({"band_names": ()}, DataError, "have no names"),
+        ({"tags": {"LEVEL": "L1C"}}, MissingDataError, "how high the sun stood"),
+        ({"tags": {"LEVEL": "L1C", "DATE": "summer"}}, MissingDataError, "is no date"),
     ],
 )
 def test_an_image_that_rules_cannot_use_is_refused_or_skipped_and_listed(change, kind, words, root, tmp_path):
     change = dict(change)
     bands = change.pop("bands", list(S2_BANDS))
     values = change.pop("values", s2_values(np.random.default_rng(0))[[S2_BANDS.index(name) for name in bands]])
-    write_s2(root / "s2" / "a.tif", values, **{"band_names": bands, "tags": {"LEVEL": "L1C"}, **change})
+    write_s2(
+        root / "s2" / "a.tif", values, **{"band_names": bands, "tags": {"LEVEL": "L1C", "DATE": "2021-06-10"}, **change}
+    )
     with pytest.raises(kind, match=words):
         label(LabelsConfig(source="rules", root=str(root), out=str(tmp_path / "stop")))
     report = label(LabelsConfig(source="rules", root=str(root), out=str(tmp_path / "skip"), on_bad="skip"))
@@ -168,6 +175,8 @@ def test_when_no_image_can_be_labelled_that_is_an_error_and_nothing_is_written(r
         (["fuse", "--fuse", '["a", "b"]', "--confidences", '["a", "b"]'], "only majority"),
         (["earth_engine", "--legend", "osm13"], "Dynamic World's classes"),
         (["rules", "--min_confidence", "101"], "min_confidence"),
+        (["rules", "--sun_zenith", "90"], "sun_zenith"),
+        (["fuse", "--votes", "0"], "votes"),
         (["rule"], "source"),
     ],
 )  # fmt: skip
@@ -307,7 +316,7 @@ def test_soft_labels_become_hard_ones_with_a_least_confidence(root, tmp_path):
 def test_labels_go_on_to_prepare(tmp_path):
     for name in ("a", "b"):
         write_scene(tmp_path / "in", name, ord(name))
-    label(LabelsConfig(source="rules", root=str(tmp_path / "in"), out=str(tmp_path / "rules")))
+    label(LabelsConfig(source="rules", root=str(tmp_path / "in"), out=str(tmp_path / "rules"), sun_zenith=40))
     report = prepare(settings(tmp_path / "in", tmp_path / "store", labels="../rules/labels/{id}.tif"))
     assert report["places"] == 2
 
@@ -316,7 +325,7 @@ def test_several_annotators_can_stand_as_seasons_of_one_image(tmp_path):
     """What docs/labels.md says: the same image linked once for each label map."""
     for name in ("a", "b"):
         write_scene(tmp_path / "in", name, ord(name))
-    label(LabelsConfig(source="rules", root=str(tmp_path / "in"), out=str(tmp_path / "rules")))
+    label(LabelsConfig(source="rules", root=str(tmp_path / "in"), out=str(tmp_path / "rules"), sun_zenith=40))
     made = {"rules": tmp_path / "rules" / "labels", "given": tmp_path / "in" / "labels"}
     for who, folder in made.items():
         for name in ("a", "b"):

@@ -236,12 +236,13 @@ def test_without_the_library_the_error_names_the_extra(monkeypatch):
 
 
 def test_days_are_those_given_or_those_around_the_image():
-    assert earth_engine.period("2021-06-10", None, None, 15, "a") == _days("2021-05-26", "2021-06-25")
-    assert earth_engine.period("20210610", None, "2021-06-30", 15, "a") == _days("2021-05-26", "2021-06-30")
+    june = datetime.date(2021, 6, 10)
+    assert earth_engine.period(june, None, None, 15, "a") == _days("2021-05-26", "2021-06-25")
+    assert earth_engine.period(june, None, "2021-06-30", 15, "a") == _days("2021-05-26", "2021-06-30")
     assert earth_engine.period(None, "2021-01-01", "2021-02-01", 15, "a") == _days("2021-01-01", "2021-02-01")
     with pytest.raises(MissingDataError, match="its date"):
         earth_engine.period(None, "2021-01-01", None, 15, "a")
     with pytest.raises(ConfigError, match="out of order"):
         earth_engine.period(None, "2021-03-01", "2021-02-01", 15, "a")
     with pytest.raises(ConfigError, match="not a date"):
-        earth_engine.period("June", None, None, 15, "a")
+        earth_engine.period(june, "June", None, 15, "a")

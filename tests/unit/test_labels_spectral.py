@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import itertools
 import math
 
 import numpy as np
@@ -16,6 +18,7 @@ from cromss.data.labelling.spectral import (
     path_reflectance,
     spectral_index,
     spectral_memberships,
+    sun_zenith,
 )
 from cromss.errors import ArgumentError
 from cromss.geo.images import describe_image, read_image
@@ -37,9 +40,9 @@ TYPICAL = {
 }
 
 
-def _label(spectrum, product="L2A"):
+def _label(spectrum, product="L2A", sun=None):
     values = np.array(spectrum, np.uint16)[:, None, None]
-    membership = spectral_memberships(values, BANDS, product)
+    membership = spectral_memberships(values, BANDS, product, sun)
     return from_memberships(membership, np.ones((1, 1), bool), CLOUD)
 
 
@@ -81,13 +84,15 @@ def test_memberships_equal_a_slow_twin():
 
 def test_bands_are_taken_by_name_and_others_do_not_matter():
     values = np.random.default_rng(1).integers(100, 5000, (len(BANDS) + 1, 4, 4)).astype(np.uint16)
-    plain = spectral_memberships(values[:-1], BANDS, "L1C")
+    plain = spectral_memberships(values[:-1], BANDS, "L1C", 40)
     order = [len(BANDS), *reversed(range(len(BANDS)))]
     names = ["B9", *reversed(BANDS)]
-    assert (spectral_memberships(values[order], names, "L1C") == plain).all()
+    assert (spectral_memberships(values[order], names, "L1C", 40) == plain).all()
 
 
-@pytest.mark.parametrize(("bands", "product"), [(BANDS[:-1], "L2A"), (BANDS, "L3"), ((*BANDS, "B9"), "L2A")])
+@pytest.mark.parametrize(
+    ("bands", "product"), [(BANDS[:-1], "L2A"), (BANDS, "L3"), ((*BANDS, "B9"), "L2A"), (BANDS, "L1C")]
+)
 def test_what_the_rules_cannot_read_is_refused(bands, product):
     with pytest.raises(ArgumentError, match="cannot read this image"):
         spectral_memberships(np.ones((len(BANDS), 2, 2), np.uint16), bands, product)
@@ -95,18 +100,32 @@ def test_what_the_rules_cannot_read_is_refused(bands, product):
 
 def test_the_air_adds_most_in_the_blue_and_what_the_formula_says():
     # optical depth of the standard atmosphere at 0.55 um is 0.098 (Hansen and Travis 1974); B3 lies at 0.5598 um
-    depth = path_reflectance("B3") * 4 * math.cos(math.radians(40)) / (0.75 * (1 + math.cos(math.radians(140)) ** 2))
+    depth = (
+        path_reflectance("B3", 40) * 4 * math.cos(math.radians(40)) / (0.75 * (1 + math.cos(math.radians(140)) ** 2))
+    )
     assert depth == pytest.approx(0.098 * (0.55 / 0.5598) ** 4.1, rel=0.01)
-    added = [path_reflectance(band) for band in BANDS]
+    added = [path_reflectance(band, 40) for band in BANDS]
     assert added == sorted(added, reverse=True)
     assert 0.05 < added[0] < 0.07
     assert added[-1] < 0.001
+    assert path_reflectance("B2", 70) > 1.5 * path_reflectance("B2", 30)
+    assert path_reflectance("B2", 89) == path_reflectance("B2", 80)
+
+
+def test_the_sun_stands_where_almanacs_say():
+    # tropic of Cancer at the June solstice: 22.5 degrees before noon; pole at the December solstice: below the horizon
+    assert sun_zenith(datetime.date(2021, 6, 21), 23.44) == pytest.approx(20.6, abs=0.2)
+    assert sun_zenith(datetime.date(2021, 3, 21), 0) == pytest.approx(22.5, abs=0.3)
+    assert sun_zenith(datetime.date(2021, 12, 21), 90) == pytest.approx(113.4, abs=0.2)
+    assert sun_zenith(datetime.date(2021, 12, 21), -35) == pytest.approx(
+        sun_zenith(datetime.date(2021, 6, 21), 35), abs=1
+    )
 
 
 def test_an_l1c_image_is_seen_through_the_air():
-    for name in ("water", "trees", "snow_and_ice"):
-        above = [value + 10_000 * path_reflectance(band) for band, value in zip(BANDS, TYPICAL[name], strict=True)]
-        assert NAMES[_label(np.rint(above), "L1C").labels_HW[0, 0]] == name
+    for name, sun in itertools.product(("water", "trees", "built", "snow_and_ice"), (20, 65)):
+        above = [v + 10_000 * path_reflectance(band, sun) for band, v in zip(BANDS, TYPICAL[name], strict=True)]
+        assert NAMES[_label(np.rint(above), "L1C", sun).labels_HW[0, 0]] == name
 
 
 def test_clouds_and_missing_pixels_get_no_label_and_clouds_are_counted():
@@ -118,7 +137,7 @@ def test_clouds_and_missing_pixels_get_no_label_and_clouds_are_counted():
 
 
 def test_an_index_lies_between_minus_one_and_one_even_where_there_is_no_light():
-    dark = spectral_memberships(np.zeros((len(BANDS), 1, 1), np.uint16), BANDS, "L1C")
+    dark = spectral_memberships(np.zeros((len(BANDS), 1, 1), np.uint16), BANDS, "L1C", 75)
     assert np.isfinite(dark).all()
     light = {band: np.array([[0.001, 1.0]], np.float32) for band in BANDS}
     for name in INDICES:
@@ -140,7 +159,8 @@ def test_real_scenes_agree_with_dynamic_world_as_the_docs_say(sentinel_mini):
         with open_raster(path) as dataset:
             facts = describe_image(dataset, "s2")
             image = read_image(dataset, facts, BANDS)
-        rules = from_memberships(spectral_memberships(image.values_BHW, BANDS, facts.product), image.valid_HW, CLOUD)
+        membership = spectral_memberships(image.values_BHW, BANDS, facts.product, 25)  # of the two summer scenes in L1C
+        rules = from_memberships(membership, image.valid_HW, CLOUD)
         world = read_raster(sentinel_mini / "pretrain" / "dynamic_world" / path.name).values_BHW[0]
         both = (rules.labels_HW != 255) & (world != 255)
         agrees, sure = (rules.labels_HW == world)[both], rules.confidence_HW[both] >= 70

@@ -57,19 +57,20 @@ def connect(project: str | None) -> Any:
     return ee
 
 
-def period(date: str | None, start: str | None, end: str | None, days: int, where: str | Path) -> Period:
+def period(date: datetime.date | None, start: str | None, end: str | None, days: int, where: str | Path) -> Period:
     """First and last day: `start` and `end` where given, else `days` before and after the image's own date.
 
     Raises ConfigError for days that are none or out of order, MissingDataError where the image has no date to go by.
     """
+    around = date if date is not None else datetime.date.min
     if date is None and (start is None or end is None):
         raise MissingDataError(
             "an image does not say its date", expected="a tag DATE such as 2021-06-30", where=where,
             do="give --start and --end, or set the tag (gdal_edit.py -mo DATE=2021-06-30 FILE)",
         )  # fmt: skip
     span = datetime.timedelta(days=days)
-    first = day(start) if start is not None else day(str(date)) - span
-    last = day(end) if end is not None else day(str(date)) + span
+    first = day(start) if start is not None else around - span
+    last = day(end) if end is not None else around + span
     if last < first:
         raise ConfigError("the days are out of order", got=f"{first} to {last}", expected="start before end")
     return first, last

@@ -6,6 +6,7 @@ whatever else the source needs, and raises DataError for what makes this image u
 
 from __future__ import annotations
 
+import datetime
 import glob
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -13,13 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import rasterio
 from numpy.typing import NDArray
 
 from cromss.config import LabelsConfig
 from cromss.data.labelling import agreement, catalog, earth_engine
 from cromss.data.labelling.polygons import burn_polygons, read_polygons
 from cromss.data.labelling.soft import LabelMap, as_probabilities, from_memberships, from_probabilities
-from cromss.data.labelling.spectral import BANDS, spectral_memberships
+from cromss.data.labelling.spectral import BANDS, spectral_memberships, sun_zenith
 from cromss.data.labelling.tags import classify_tags, tag_table
 from cromss.data.labelling.warped import warp_labels
 from cromss.data.sources.file_patterns import find_files
@@ -68,16 +70,46 @@ def _rules(config: LabelsConfig, legend: Legend, images: Sequence[ImageFile]) ->
     def label(image: ImageFile) -> tuple[LabelMap, Grid]:
         with open_raster(image.path) as dataset:
             facts = describe_image(dataset, "s2", product=config.s2_product)
+            sun = _sun(dataset, config.sun_zenith) if facts.product == "L1C" else None
             parts = []
             for top in range(0, dataset.height, _ROWS):
                 window = (top, 0, min(_ROWS, dataset.height - top), dataset.width)
                 raster = read_image(dataset, facts, BANDS, window)
-                membership_KHW = spectral_memberships(raster.values_BHW, BANDS, facts.product)
+                membership_KHW = spectral_memberships(raster.values_BHW, BANDS, facts.product, sun)
                 parts.append(_slim(from_memberships(membership_KHW, raster.valid_HW, 9), config.write_probabilities))
             labelled, grid = _stack(parts), grid_of(dataset)
         return (labelled if table is None else _remapped(labelled, table)), grid
 
     return label
+
+
+def _sun(dataset: rasterio.DatasetReader, setting: float | None) -> float:
+    """The sun's angle over an image in degrees, as the settings say, or else from its date and place."""
+    if setting is not None:
+        return setting
+    date = _date(dataset)
+    if date is None or dataset.crs is None:
+        raise MissingDataError(
+            "nothing says how high the sun stood over an L1C image",
+            got=f"tag DATE {date}, CRS {dataset.crs}",
+            expected="a tag DATE such as 2021-06-30 and a CRS, or the setting sun_zenith",
+            where=dataset.name,
+            do="set the tag (gdal_edit.py -mo DATE=2021-06-30 FILE), or give --sun_zenith in degrees",
+        )
+    _, south, _, north = catalog.footprint(grid_of(dataset))
+    return sun_zenith(date, (south + north) / 2)
+
+
+def _date(dataset: rasterio.DatasetReader) -> datetime.date | None:
+    """The day of the tag DATE, None where there is none. Raises MissingDataError where it is no date."""
+    text = dataset.tags().get("DATE")
+    try:
+        return None if text is None else catalog.day(text)
+    except ConfigError as error:
+        raise MissingDataError(
+            "the tag DATE of an image is no date", got=text, expected=error.expected, where=dataset.name,
+            do="correct the tag (gdal_edit.py -mo DATE=2021-06-30 FILE)",
+        ) from None  # fmt: skip
 
 
 def _slim(labelled: LabelMap, probabilities: bool) -> LabelMap:
@@ -224,7 +256,7 @@ def _earth_engine(config: LabelsConfig, legend: Legend, images: Sequence[ImageFi
 
     def label(image: ImageFile) -> tuple[LabelMap, Grid]:
         with open_raster(image.path) as dataset:
-            grid, date = grid_of(dataset), dataset.tags().get("DATE")
+            grid, date = grid_of(dataset), _date(dataset)
         period = earth_engine.period(date, config.start, config.end, config.days, image.path)
         return earth_engine.dynamic_world(engine, grid, period, image.path), grid
 

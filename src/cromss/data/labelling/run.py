@@ -34,6 +34,7 @@ REPORT_FILE = "labels-report.json"
 # setting -> the sources that look at it; the other settings are everybody's
 _OF_SOURCE: Mapping[str, tuple[str, ...]] = {
     "s2_product": ("rules",),
+    "sun_zenith": ("rules",),
     "polygons": ("polygons",),
     "layer": ("polygons",),
     "tags": ("polygons",),
@@ -125,6 +126,14 @@ def _require_settings(config: LabelsConfig) -> None:
             )
     if not 0 <= config.min_confidence <= 100:
         raise ConfigError("min_confidence is out of range", got=config.min_confidence, expected="0 to 100 percent")
+    if config.sun_zenith is not None and not 0 <= config.sun_zenith < 90:
+        raise ConfigError("sun_zenith is out of range", got=config.sun_zenith, expected="0 to below 90 degrees")
+    if config.votes < 1 or config.days < 0:
+        raise ConfigError(
+            "votes or days are out of range",
+            got=f"votes {config.votes}, days {config.days}",
+            expected="1 or more, 0 or more",
+        )
 
 
 def _require_labels(labelled: LabelMap, image: ImageFile) -> None:

@@ -14,6 +14,7 @@ A membership of a half or more means that every condition of a rule holds.
 
 from __future__ import annotations
 
+import datetime
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -36,6 +37,7 @@ __all__ = [
     "path_reflectance",
     "spectral_index",
     "spectral_memberships",
+    "sun_zenith",
 ]
 
 INDICES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -118,16 +120,30 @@ RULES: tuple[Rule, ...] = (
 """Where `why` names no paper, the thresholds are ours: see docs/labels.md for how they were set and what they reach."""
 
 
-def path_reflectance(band: str, sun_zenith: float = 40.0) -> float:
+def sun_zenith(date: datetime.date, latitude: float) -> float:
+    """How far the sun stands from the zenith, in degrees, when Sentinel-2 passes: at 10:30 of mean local solar time.
+
+    cos(zenith) = sin(lat) sin(decl) + cos(lat) cos(decl) cos(22.5), decl = -23.44 cos(360 (day of year + 10) / 365.25).
+    Right to about 2 degrees, for what the formula leaves out: the equation of time, and the width of the swath.
+    """
+    turn = 2 * math.pi * (date.timetuple().tm_yday + 10) / 365.25
+    declination = math.radians(-23.44 * math.cos(turn))
+    height = math.radians(latitude)
+    cosine = math.sin(height) * math.sin(declination)
+    cosine += math.cos(height) * math.cos(declination) * math.cos(math.radians(22.5))
+    return math.degrees(math.acos(cosine))
+
+
+def path_reflectance(band: str, sun_zenith: float) -> float:
     """The reflectance that clean air adds to a band seen from straight above, by single Rayleigh scattering.
 
     rho = tau P / (4 cos(sun)), with P = 3/4 (1 + cos^2) of the scattering angle 180 - sun, and the optical depth
     tau = 0.008569 l^-4 (1 + 0.0113 l^-2 + 0.00013 l^-4) at the wavelength l in micrometres (Hansen and Travis 1974).
-    Haze adds more, and is not taken away. sun_zenith: degrees.
+    Haze adds more, and is not taken away. sun_zenith: degrees, of which more than 80 count as 80.
     """
     length = SENSORS["s2"].wavelengths_nm[SENSORS["s2"].bands.index(band)] / 1000
     depth = 0.008569 * length**-4 * (1 + 0.0113 * length**-2 + 0.00013 * length**-4)
-    cosine = math.cos(math.radians(sun_zenith))
+    cosine = math.cos(math.radians(min(sun_zenith, 80.0)))  # lower suns are outside the formula, which has no horizon
     return depth * 0.75 * (1 + cosine**2) / (4 * cosine)
 
 
@@ -140,21 +156,34 @@ def spectral_index(name: str, reflectance: Mapping[str, NDArray[np.float32]]) ->
 
 
 def spectral_memberships(
-    values_BHW: NDArray[Any], bands: Sequence[str], product: str, rules: Sequence[Rule] = RULES
+    values_BHW: NDArray[Any],
+    bands: Sequence[str],
+    product: str,
+    sun_zenith: float | None = None,
+    rules: Sequence[Rule] = RULES,
 ) -> NDArray[np.float32]:
     """Memberships (10, H, W) in 0..1, clouds last, of a Sentinel-2 image in DN.
 
-    bands: its bands by name. product: `L1C` or `L2A`. Raises ArgumentError for others, or bands that the rules lack.
+    bands: its bands by name. product: `L1C` or `L2A`. sun_zenith: degrees; an L1C image needs it.
+    Raises ArgumentError for another product, for bands that the rules lack, and for L1C without the sun.
     """
     names = sorted({part for rule in rules for c in rule.conditions for part in _bands_of(c.quantity)})
     lacking = [name for name in names if name not in bands]
-    if lacking or len(bands) != len(values_BHW) or product not in ("L1C", "L2A"):
+    if (
+        lacking
+        or len(bands) != len(values_BHW)
+        or product not in ("L1C", "L2A")
+        or (product == "L1C" and sun_zenith is None)
+    ):
         raise ArgumentError(
             "the rules cannot read this image",
-            got=f"{values_BHW.shape} with bands {list(bands)} of product {product}",
-            expected=f"(B, H, W) with {', '.join(names)} of product L1C or L2A",
+            got=f"{values_BHW.shape} with bands {list(bands)} of product {product}, sun_zenith {sun_zenith}",
+            expected=f"(B, H, W) with {', '.join(names)} of product L2A, or L1C with sun_zenith",
         )
-    reflectance = {name: _surface(values_BHW[list(bands).index(name)], name, product) for name in names}
+    air = {
+        name: 0.0 if sun_zenith is None or product == "L2A" else path_reflectance(name, sun_zenith) for name in names
+    }
+    reflectance = {name: _surface(values_BHW[list(bands).index(name)], air[name]) for name in names}
     quantities = {c.quantity: spectral_index(c.quantity, reflectance) for rule in rules for c in rule.conditions}
     membership_CHW = np.zeros((CLOUD + 1, *values_BHW.shape[1:]), np.float32)
     for rule in rules:
@@ -167,8 +196,6 @@ def _bands_of(quantity: str) -> tuple[str, ...]:
     return tuple(band for bands in INDICES[quantity] for band in bands) if quantity in INDICES else (quantity,)
 
 
-def _surface(digital_HW: NDArray[Any], band: str, product: str) -> NDArray[np.float32]:
-    reflectance = digital_HW.astype(np.float32) / np.float32(10_000)
-    if product == "L1C":
-        reflectance -= np.float32(path_reflectance(band))
+def _surface(digital_HW: NDArray[Any], air: float) -> NDArray[np.float32]:
+    reflectance = digital_HW.astype(np.float32) / np.float32(10_000) - np.float32(air)
     return np.asarray(np.maximum(reflectance, np.float32(_DARKEST)), np.float32)
