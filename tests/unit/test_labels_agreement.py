@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from cromss.data.labelling.agreement import agree, count_votes, fit_annotators, majority, posterior
+from cromss.data.labelling.agreement import agree, count_votes, fit_annotators, majority, posterior, shares_right
 from cromss.data.labelling.soft import LabelMap, as_probabilities, drop_unsure, from_probabilities
 from cromss.errors import ArgumentError, BandError, RangeError
 
@@ -80,6 +80,7 @@ def test_fitted_error_rates_are_those_that_were_simulated():
     np.testing.assert_allclose(fitted.prior_C, [0.4, 0.3, 0.2, 0.1], atol=0.02)
     for rate, table in zip(rates, fitted.error_KCL, strict=True):
         np.testing.assert_allclose(np.diag(table), rate, atol=0.05)
+    np.testing.assert_allclose(shares_right(fitted), rates, atol=0.02)
     found = posterior(votes, fitted)
     known = found.labels_HW.ravel() != 255
     right = (found.labels_HW.ravel() == truth)[known]

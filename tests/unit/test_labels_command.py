@@ -92,7 +92,7 @@ def test_a_scene_in_strips_is_the_scene_in_one_piece(tmp_path, monkeypatch):
 def _make(root):
     config = LabelsConfig(source="rules", root=str(root), out="unused", write_probabilities=True)
     image = labellers.ImageFile(id="a", season=None, path=root / "s2" / "a.tif")
-    return labellers.make_labeller(config, LEGEND, [image])(image)
+    return labellers.make_labeller(config, LEGEND, [image], {})(image)
 
 
 def test_nothing_is_written_over_and_keep_makes_the_rest(root, tmp_path):
@@ -259,7 +259,9 @@ def _three_maps(root):
             )
 
 
-def test_maps_are_fused_by_agreement_majority_or_fitted_errors(root, tmp_path):
+@pytest.mark.parametrize("rows", [512, 3])
+def test_maps_are_fused_by_agreement_majority_or_fitted_errors(rows, root, tmp_path, monkeypatch):
+    monkeypatch.setattr(labellers, "_ROWS", rows)  # of a strip
     _three_maps(root)
     patterns = tuple(f"m{number}/{{id}}.tif" for number in range(3))
     first = {}
@@ -267,7 +269,8 @@ def test_maps_are_fused_by_agreement_majority_or_fitted_errors(root, tmp_path):
         config = LabelsConfig(
             source="fuse", root=str(root), fuse=patterns, fuse_by=how, out=str(tmp_path / how)
         )  # fmt: skip
-        label(config)
+        report = label(config)
+        assert set(report["facts"]) == ({"share right by the fit"} if how == "dawid_skene" else set())
         first[how] = _labels(tmp_path / how)[0][:5, 0].tolist()
     assert first["agree"] == [1, 255, 255, 4, 255]
     assert first["majority"] == [1, 1, 255, 4, 255]
@@ -294,7 +297,9 @@ def test_a_map_on_another_grid_is_not_fused(root, tmp_path):
         label(LabelsConfig(source="fuse", root=str(root), fuse=config.fuse, out=str(tmp_path / "other")))
 
 
-def test_soft_labels_become_hard_ones_with_a_least_confidence(root, tmp_path):
+@pytest.mark.parametrize("rows", [512, 3])
+def test_soft_labels_become_hard_ones_with_a_least_confidence(rows, root, tmp_path, monkeypatch):
+    monkeypatch.setattr(labellers, "_ROWS", rows)  # of a strip
     percent = np.zeros((9, 16, 16), np.uint8)
     percent[0], percent[3] = 60, 40
     percent[0, 8:], percent[3, 8:] = 45, 55

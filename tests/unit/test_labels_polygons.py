@@ -167,17 +167,63 @@ def test_real_land_use_survives_the_way_to_polygons_and_back(sentinel_mini, tmp_
     assert (burnt == labels).all()
 
 
-def test_an_openstreetmap_extract_is_read_with_its_own_keys(where, tmp_path):
-    x, y = where.transform.c, where.transform.f
-    lon, lat = move(
-        where.crs, CRS.from_epsg(4326), [x - 50, x + 200, x + 200, x - 50], [y + 50, y + 50, y - 450, y - 450]
+def _varint(number):
+    parts = bytearray()
+    while True:
+        parts.append(number & 127 | (128 if number > 127 else 0))
+        number >>= 7
+        if not number:
+            return bytes(parts)
+
+
+def _field(number, content):
+    """A field of a protocol buffer: a whole number, or bytes with their length."""
+    if isinstance(content, int):
+        return _varint(number << 3) + _varint(content)
+    return _varint(number << 3 | 2) + _varint(len(content)) + content
+
+
+def _zigzag(number):
+    return number << 1 if number >= 0 else -number * 2 - 1
+
+
+def _osm_xml(path, nodes, tags):
+    """One closed way around `nodes`, (lon, lat), as OpenStreetMap's XML."""
+    places = "".join(f'<node id="{i}" version="1" lat="{lat}" lon="{lon}"/>' for i, (lon, lat) in enumerate(nodes, 1))
+    refs = "".join(f'<nd ref="{i}"/>' for i in (*range(1, len(nodes) + 1), 1))
+    said = "".join(f'<tag k="{key}" v="{value}"/>' for key, value in tags.items())
+    path.write_text(f'<?xml version="1.0"?><osm version="0.6">{places}<way id="9" version="1">{refs}{said}</way></osm>')
+
+
+def _osm_pbf(path, nodes, tags):
+    """The same in the binary format, written by hand: a header block and one block of nodes and a way."""
+    words = ["", *(word for pair in tags.items() for word in pair)]
+    table = b"".join(_field(1, word.encode()) for word in words)
+    places = b"".join(
+        _field(1, _field(1, _zigzag(i)) + _field(8, _zigzag(round(lat * 1e7))) + _field(9, _zigzag(round(lon * 1e7))))
+        for i, (lon, lat) in enumerate(nodes, 1)
     )
-    nodes = "".join(f'<node id="{i}" version="1" lat="{lat[i]}" lon="{lon[i]}"/>' for i in range(4))
-    way = '<way id="9" version="1">' + "".join(f'<nd ref="{i}"/>' for i in (0, 1, 2, 3, 0))
-    tags = '<tag k="natural" v="wetland"/><tag k="wetland" v="tidalflat"/></way>'
-    path = tmp_path / "a.osm"
-    path.write_text(f'<?xml version="1.0"?><osm version="0.6">{nodes}{way}{tags}</osm>')
-    polygons = read_polygons(path, where, OSM13_TAGS)
+    steps = [1, *[1] * (len(nodes) - 1), 1 - len(nodes)]  # differences of the ids 1, 2, ..., n, 1
+    keys, values = range(1, len(words), 2), range(2, len(words), 2)
+    way = _field(1, 9) + _field(2, bytes(keys)) + _field(3, bytes(values))
+    way += _field(8, b"".join(_varint(_zigzag(step)) for step in steps))
+    block = _field(1, table) + _field(2, places) + _field(2, _field(3, way))
+    header = _field(4, b"OsmSchema-V0.6")
+    content = b""
+    for kind, data in ((b"OSMHeader", header), (b"OSMData", block)):
+        blob = _field(1, data)
+        head = _field(1, kind) + _field(3, len(blob))
+        content += len(head).to_bytes(4, "big") + head + blob
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(("name", "write"), [("a.osm", _osm_xml), ("a.osm.pbf", _osm_pbf)])
+def test_an_openstreetmap_extract_is_read_with_its_own_keys(name, write, where, tmp_path):
+    x, y = where.transform.c, where.transform.f
+    corners = [x - 50, x + 200, x + 200, x - 50], [y + 50, y + 50, y - 450, y - 450]
+    nodes = list(zip(*move(where.crs, CRS.from_epsg(4326), *corners), strict=True))
+    write(tmp_path / name, nodes, {"natural": "wetland", "wetland": "tidalflat"})
+    polygons = read_polygons(tmp_path / name, where, OSM13_TAGS)
     assert classify_tags(polygons.columns, len(polygons), OSM13_TAGS)[0] == ["coastal"]  # the finer key comes first
     burnt, _ = burn_polygons(polygons.shapes, [12], where)
     assert (burnt[:, :20] == 12).all()

@@ -24,11 +24,11 @@ from cromss.data.labelling.soft import LabelMap
 from cromss.errors import ArgumentError
 from cromss.geo.legend import IGNORE
 
-__all__ = ["Annotators", "agree", "count_votes", "fit_annotators", "majority", "posterior"]
+__all__ = ["Annotators", "agree", "count_votes", "fit_annotators", "majority", "posterior", "shares_right"]
 
 _TIE = 1e-6  # sums of weights closer than this are equal
 _SMOOTHING = 0.1  # pixels added to every cell of an error table, so that nothing is ever impossible
-_MAX_ANNOTATORS = 6  # distinct votes are numbered in 63 bits with up to 254 classes
+_MAX_ANNOTATORS = 6  # distinct votes are numbered with eight bits a map
 
 
 def agree(votes_KHW: NDArray[np.uint8], votes: int = 2) -> LabelMap:
@@ -72,21 +72,17 @@ class Annotators:
 
 def count_votes(maps: Iterable[NDArray[np.uint8]]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """The distinct votes (N, K) of maps (K, H, W), and how many pixels gave each; those without a label left out."""
-    counts: Counter[bytes] = Counter()
+    counts: Counter[int] = Counter()
     width = 0
     for votes_KHW in maps:
         width = len(votes_KHW)
         if width > _MAX_ANNOTATORS:
             raise ArgumentError("too many maps to fit", got=width, expected=f"at most {_MAX_ANNOTATORS}")
-        key = np.zeros(votes_KHW.shape[1:], np.int64)
-        for vote_HW in votes_KHW:
-            key = key * 256 + vote_HW
-        for number, count in zip(*np.unique(key, return_counts=True), strict=True):
-            counts[int(number).to_bytes(width, "big")] += int(count)
-    counts.pop(bytes([IGNORE] * width), None)
-    rows = sorted(counts)
-    votes_NK = np.array([list(row) for row in rows], np.uint8).reshape(len(rows), width)
-    return votes_NK, np.array([counts[row] for row in rows], np.int64)
+        for number, count in zip(*np.unique(_numbers(votes_KHW), return_counts=True), strict=True):
+            counts[int(number)] += int(count)
+    counts.pop(256**width - 1, None)  # 255 from every map
+    numbers = sorted(counts)
+    return _votes(np.array(numbers, np.int64), width), np.array([counts[number] for number in numbers], np.int64)
 
 
 def fit_annotators(
@@ -117,22 +113,41 @@ def fit_annotators(
     return fitted
 
 
+def shares_right(annotators: Annotators) -> list[float]:
+    """How often each map is right where it has a label, by the fit, 0..1."""
+    right_KC = np.diagonal(annotators.error_KCL, axis1=1, axis2=2)
+    return [float(share) for share in right_KC @ annotators.prior_C]
+
+
 def posterior(votes_KHW: NDArray[np.uint8], annotators: Annotators) -> LabelMap:
     """The likeliest class of each pixel and its probability, given the votes; 255 where no map has a label."""
-    flat_KN = votes_KHW.reshape(len(votes_KHW), -1)
-    distinct_KM, place_N = np.unique(flat_KN, axis=1, return_inverse=True)
-    truth_MC = _truth(distinct_KM.T, annotators)
+    number_M, place_HW = np.unique(_numbers(votes_KHW), return_inverse=True)
+    votes_MK = _votes(number_M, len(votes_KHW))
+    truth_MC = _truth(votes_MK, annotators)
     best_M = truth_MC.argmax(axis=1)
-    known_M = (distinct_KM != IGNORE).any(axis=0)
+    known_M = (votes_MK != IGNORE).any(axis=1)
     labels_M = np.where(known_M, best_M, IGNORE).astype(np.uint8)
     percent_M = np.where(known_M, np.rint(100 * truth_MC.max(axis=1)), IGNORE).astype(np.uint8)
-    shape = votes_KHW.shape[1:]
-    place = place_N.reshape(-1)
+    place_HW = place_HW.reshape(votes_KHW.shape[1:])  # the shape that the library gives has changed between versions
     return LabelMap(
-        labels_HW=labels_M[place].reshape(shape),
-        confidence_HW=percent_M[place].reshape(shape),
-        notes=Counter({"too few labels": int((~known_M)[place].sum())}),
+        labels_HW=labels_M[place_HW],
+        confidence_HW=percent_M[place_HW],
+        notes=Counter({"too few labels": int((~known_M)[place_HW].sum())}),
     )
+
+
+def _numbers(votes_KHW: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """One number for the votes of each pixel, eight bits a map."""
+    number_HW = np.zeros(votes_KHW.shape[1:], np.int64)
+    for vote_HW in votes_KHW:
+        number_HW = number_HW * 256 + vote_HW
+    return number_HW
+
+
+def _votes(number_M: NDArray[np.int64], maps: int) -> NDArray[np.uint8]:
+    """The inverse of `_numbers`: (M, K)."""
+    shifts = 8 * np.arange(maps - 1, -1, -1)
+    return (number_M[:, None] >> shifts & 255).astype(np.uint8)
 
 
 def _tables(

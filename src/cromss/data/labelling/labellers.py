@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import rasterio
@@ -46,11 +47,15 @@ class ImageFile:
 
 
 Labeller = Callable[[ImageFile], tuple[LabelMap, Grid]]
+Facts = dict[str, Any]
 
 
-def make_labeller(config: LabelsConfig, legend: Legend, images: Sequence[ImageFile]) -> Labeller:
-    """The labeller of `config.source`. Raises ConfigError and MissingDataError for settings that lead nowhere."""
-    makers: Mapping[str, Callable[[LabelsConfig, Legend, Sequence[ImageFile]], Labeller]] = {
+def make_labeller(config: LabelsConfig, legend: Legend, images: Sequence[ImageFile], facts: Facts) -> Labeller:
+    """The labeller of `config.source`; `facts` takes what it finds out about the source as a whole, for the report.
+
+    Raises ConfigError and MissingDataError for settings that lead nowhere.
+    """
+    makers: Mapping[str, Callable[[LabelsConfig, Legend, Sequence[ImageFile], Facts], Labeller]] = {
         "rules": _rules,
         "polygons": _polygons,
         "maps": _maps,
@@ -59,10 +64,10 @@ def make_labeller(config: LabelsConfig, legend: Legend, images: Sequence[ImageFi
         "fuse": _fuse,
         "earth_engine": _earth_engine,
     }
-    return makers[config.source](config, legend, images)
+    return makers[config.source](config, legend, images, facts)
 
 
-def _rules(config: LabelsConfig, legend: Legend, images: Sequence[ImageFile]) -> Labeller:
+def _rules(config: LabelsConfig, legend: Legend, images: Sequence[ImageFile], facts: Facts) -> Labeller:
     table = remap_table(get_legend("dynamic_world"), legend) if legend.name != "dynamic_world" else None
     if table is not None and config.write_probabilities:
         raise ConfigError("the rules have probabilities for Dynamic World's classes only", got=legend.name)
@@ -149,7 +154,7 @@ def _remapped(labelled: LabelMap, table: NDArray[np.uint8]) -> LabelMap:
     )
 
 
-def _polygons(config: LabelsConfig, legend: Legend, images: Sequence[ImageFile]) -> Labeller:
+def _polygons(config: LabelsConfig, legend: Legend, images: Sequence[ImageFile], facts: Facts) -> Labeller:
     path = _needed(config.polygons, "polygons")
     table = tag_table(legend, config.tags)
 
@@ -173,7 +178,7 @@ def _polygons(config: LabelsConfig, legend: Legend, images: Sequence[ImageFile])
     return label
 
 
-def _maps(config: LabelsConfig, legend: Legend, images: Sequence[ImageFile]) -> Labeller:
+def _maps(config: LabelsConfig, legend: Legend, images: Sequence[ImageFile], facts: Facts) -> Labeller:
     pattern = _needed(config.maps, "maps")
     tiles = sorted(glob.glob(pattern)) if "://" not in pattern else [pattern]  # noqa: PTH207 - absolute patterns too
     labeller = _warping(config, legend, lambda grid: tiles)
@@ -182,7 +187,7 @@ def _maps(config: LabelsConfig, legend: Legend, images: Sequence[ImageFile]) -> 
     return labeller
 
 
-def _stac(config: LabelsConfig, legend: Legend, images: Sequence[ImageFile]) -> Labeller:
+def _stac(config: LabelsConfig, legend: Legend, images: Sequence[ImageFile], facts: Facts) -> Labeller:
     where = _needed(config.stac, "stac")
     find = catalog.tile_finder(where, config.collection, config.asset, config.start, config.end)
     return _warping(config, legend, find)
@@ -202,20 +207,24 @@ def _warping(config: LabelsConfig, legend: Legend, find: Callable[[Grid], Sequen
     return label
 
 
-def _probabilities(config: LabelsConfig, legend: Legend, images: Sequence[ImageFile]) -> Labeller:
+def _probabilities(config: LabelsConfig, legend: Legend, images: Sequence[ImageFile], facts: Facts) -> Labeller:
     find = _partners("probabilities", config, _needed(config.probabilities, "probabilities"))
 
     def label(image: ImageFile) -> tuple[LabelMap, Grid]:
         grid, path = _grid(image), find(image)
-        raster = read_raster(path)
-        require_same_grid(grid, raster.grid, image.path, path)
-        shares = as_probabilities(raster.values_BHW, ~raster.valid_HW, legend.num_classes, path)
-        return from_probabilities(shares, raster.valid_HW), grid
+        parts = []
+        with open_raster(path) as dataset:
+            require_same_grid(grid, grid_of(dataset), image.path, path)
+            for top in range(0, grid.height, _ROWS):
+                raster = read_raster(dataset, (top, 0, min(_ROWS, grid.height - top), grid.width))
+                shares = as_probabilities(raster.values_BHW, ~raster.valid_HW, legend.num_classes, path)
+                parts.append(_slim(from_probabilities(shares, raster.valid_HW), config.write_probabilities))
+        return _stack(parts), grid
 
     return label
 
 
-def _fuse(config: LabelsConfig, legend: Legend, images: Sequence[ImageFile]) -> Labeller:
+def _fuse(config: LabelsConfig, legend: Legend, images: Sequence[ImageFile], facts: Facts) -> Labeller:
     if len(config.fuse) < 2 or len(config.confidences) not in (0, len(config.fuse)):
         raise ConfigError(
             "fusing takes two or more label maps, and a confidence for each or for none",
@@ -235,21 +244,28 @@ def _fuse(config: LabelsConfig, legend: Legend, images: Sequence[ImageFile]) -> 
     if config.fuse_by == "dawid_skene":
         counted = agreement.count_votes(votes(image, _grid(image)) for image in images)
         fitted.append(agreement.fit_annotators(*counted, legend.num_classes))
+        facts["share right by the fit"] = dict(zip(config.fuse, agreement.shares_right(fitted[0]), strict=True))
 
     def label(image: ImageFile) -> tuple[LabelMap, Grid]:
         grid = _grid(image)
         votes_KHW = votes(image, grid)
-        if config.fuse_by == "agree":
-            return agreement.agree(votes_KHW, config.votes), grid
-        if fitted:
-            return agreement.posterior(votes_KHW, fitted[0]), grid
-        weights = [_weights(find(image), grid, image) for find in weighers]
-        return agreement.majority(votes_KHW, legend.num_classes, np.stack(weights) if weights else None), grid
+        weight_KHW = np.stack([_weights(find(image), grid, image) for find in weighers]) if weighers else None
+        parts = []
+        for top in range(0, grid.height, _ROWS):
+            strip_KHW = votes_KHW[:, top : top + _ROWS]
+            if config.fuse_by == "agree":
+                parts.append(agreement.agree(strip_KHW, config.votes))
+            elif fitted:
+                parts.append(agreement.posterior(strip_KHW, fitted[0]))
+            else:
+                weights = None if weight_KHW is None else weight_KHW[:, top : top + _ROWS]
+                parts.append(agreement.majority(strip_KHW, legend.num_classes, weights))
+        return _stack(parts), grid
 
     return label
 
 
-def _earth_engine(config: LabelsConfig, legend: Legend, images: Sequence[ImageFile]) -> Labeller:
+def _earth_engine(config: LabelsConfig, legend: Legend, images: Sequence[ImageFile], facts: Facts) -> Labeller:
     if legend.name != "dynamic_world":
         raise ConfigError("Earth Engine gives Dynamic World's classes", got=legend.name, expected="dynamic_world")
     engine = earth_engine.connect(config.project)
@@ -294,6 +310,7 @@ def _votes(path: Path, grid: Grid, image: ImageFile, source: Legend) -> NDArray[
 
 
 def _weights(path: Path, grid: Grid, image: ImageFile) -> NDArray[np.float32]:
+    """Confidences as weights 0..1, 0 where there is none."""
     raster = read_raster(path)
     require_same_grid(grid, raster.grid, image.path, path)
     percent_HW = np.where(raster.valid_HW, raster.values_BHW[0], 0)

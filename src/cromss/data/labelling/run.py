@@ -87,7 +87,8 @@ def label(config: LabelsConfig) -> dict[str, Any]:
     found = find_files("images", str(Path(config.root) / config.images))
     images = [ImageFile(id=place, season=season, path=path) for (place, season), path in sorted(found.items(), key=str)]
     wanted, kept = _without_existing(config, images)
-    labeller = make_labeller(config, legend, images)
+    facts: dict[str, Any] = {}
+    labeller = make_labeller(config, legend, images, facts)
     tally, refused = _Tally(), []
     console = Console(stderr=True)
     progress = track(wanted, description="labelling", console=console, disable=not sys.stderr.isatty(), transient=True)
@@ -107,7 +108,7 @@ def label(config: LabelsConfig) -> dict[str, Any]:
         tally.add(labelled)
     if wanted and len(refused) == len(wanted):
         raise DataError("no image can be labelled", got="\n    ".join(["", *(row["text"] for row in refused[:20])]))
-    report = _report(config, legend, tally, len(wanted) - len(refused), refused, kept)
+    report = _report(config, legend, tally, len(wanted) - len(refused), refused, kept) | {"facts": facts}
     write_json(Path(config.out) / REPORT_FILE, report)
     _print(report, Path(config.out))
     return report
@@ -184,6 +185,11 @@ def _report(
     }
 
 
+def _flat(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Facts as lines: name of the fact and of what it is about, and its value."""
+    return [(f"{title}, {name}", f"{share:.1%}") for title, shares in facts.items() for name, share in shares.items()]
+
+
 def _print(report: Mapping[str, Any], out: Path) -> None:
     labelled = sum(report["class_pixels"].values())
     shares = [f"{name} {count / labelled:.1%}" for name, count in report["class_pixels"].items() if count]
@@ -195,6 +201,7 @@ def _print(report: Mapping[str, Any], out: Path) -> None:
         f"labelled {share:.1%}" + (f", mean confidence {sure:.0f} %" if sure is not None else "") if share is not None
         else "nothing new was labelled",
         *([", ".join(shares)] if shares else []),
+        *(f"{text}: {value}" for text, value in _flat(report["facts"])),
         *(f"{text}: {count:,}" for text, count in list(report["notes"].items())[:12] if count),
         f"more in {out / REPORT_FILE}",
     ]  # fmt: skip

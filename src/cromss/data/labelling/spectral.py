@@ -114,7 +114,7 @@ RULES: tuple[Rule, ...] = (
     _rule(5, "NDVI > 0.05, NDVI < 0.6, BSI > 0.15, B11 > 0.22", "sparse dry green over soil"),
     _rule(6, "NDVI < 0.55, RBI < 0.2, MNDWI < -0.2, B2 > 0.06", "grey, not green and not wet"),
     _rule(7, "NDVI < 0.3, BSI > -0.1, B4 > 0.18, RBI > 0.1", "bright, reddish soil, sand and rock"),
-    _rule(8, "MNDWI > 0.4, B8 > 0.11", "Hall et al. 1995: NDSI above 0.4 and NIR above 0.11"),
+    _rule(8, "MNDWI > 0.4, B8 > 0.11", "MODIS snow map, Hall et al. 2002: NDSI above 0.4 and NIR above 0.11"),
     _rule(CLOUD, "B2 > 0.2, RBI < 0.1, MNDWI < 0.4", "bright and white, but brighter in SWIR than snow"),
 )
 """Where `why` names no paper, the thresholds are ours: see docs/labels.md for how they were set and what they reach."""

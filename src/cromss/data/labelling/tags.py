@@ -4,8 +4,9 @@ In: the tags of features, a column a key. Out: a class name for each feature, or
 The keys are looked at in the order of the table; the first with a known value decides. `fclass` is the column of
 the common extracts as Shapefile or GeoPackage, the others are OpenStreetMap's own keys, as in .osm.pbf extracts.
 
-The 13 classes are CORINE's of level 2, as Schultz et al. (2017, doi 10.1016/j.jag.2017.07.014) read OpenStreetMap;
-the table is ours. Where a tag says more than its class of 13, `DYNAMIC_WORLD_TAGS` keeps it for Dynamic World.
+The 13 classes are CORINE's of level 2, as Schultz et al. (2017, Open land cover from OpenStreetMap and remote sensing)
+read OpenStreetMap; the table is ours. Where a tag says more than its class of 13, `DYNAMIC_WORLD_TAGS` keeps it for
+Dynamic World.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ fclass grass: grassland
 natural snow_and_ice: glacier
 natural grass: grassland fell tundra
 wetland bare: tidalflat
-aeroway bare: aerodrome
+aeroway grass: aerodrome
 """)
 """Tags whose class in Dynamic World is not that of their OSM class."""
 
