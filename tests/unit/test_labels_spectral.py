@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import itertools
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -147,6 +148,13 @@ def test_an_index_lies_between_minus_one_and_one_even_where_there_is_no_light():
 def test_every_class_has_a_rule_and_every_rule_a_reason():
     assert {rule.class_id for rule in RULES} == set(range(CLOUD + 1))
     assert all(rule.why for rule in RULES)
+
+
+def test_the_docs_show_the_rules_as_they_stand():
+    table = (Path(__file__).parents[2] / "docs" / "labels-table.md").read_text(encoding="utf-8")
+    for rule in RULES:
+        conditions = ", ".join(f"{c.quantity} {'>' if c.above else '<'} {c.threshold:g}" for c in rule.conditions)
+        assert f"| {conditions} | {rule.why} |" in table, "run docs/measure_labels.py again"
 
 
 def test_real_scenes_agree_with_dynamic_world_as_the_docs_say(sentinel_mini):
