@@ -150,7 +150,7 @@ def test_probabilities_become_the_likeliest_class_and_its_percent(kind):
     values = np.rint(shares * 100).astype(np.uint8) if kind == "uint8" else shares.astype(kind)
     missing = np.zeros((5, 6), bool)
     missing[0] = True
-    found = from_probabilities(as_probabilities(values, missing, 9, "a.tif"), ~missing)
+    found = from_probabilities(as_probabilities(values, missing, 9, "a.tif"), ~missing, keep=True)
     assert (found.labels_HW[0] == 255).all()
     assert (found.confidence_HW[0] == 255).all()
     assert (found.percent_CHW[:, 0] == 255).all()

@@ -22,7 +22,7 @@ from cromss.config import LabelsConfig
 from cromss.data.labelling import agreement, catalog, earth_engine
 from cromss.data.labelling.polygons import burn_polygons, read_polygons
 from cromss.data.labelling.soft import LabelMap, as_probabilities, from_memberships, from_probabilities
-from cromss.data.labelling.spectral import BANDS, spectral_memberships, sun_zenith
+from cromss.data.labelling.spectral import BANDS, CLOUD, spectral_memberships, sun_zenith
 from cromss.data.labelling.tags import classify_tags, tag_table
 from cromss.data.labelling.warped import warp_labels
 from cromss.data.sources.file_patterns import find_files
@@ -34,7 +34,7 @@ from cromss.geo.remap import read_remap, remap, remap_table
 
 __all__ = ["ImageFile", "Labeller", "make_labeller"]
 
-_ROWS = 512  # of a strip; the rules hold some 70 bytes a pixel of one
+_ROWS = 256  # of a strip: enough for the unit of its values to be judged, and one row of usual blocks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +81,7 @@ def _rules(config: LabelsConfig, legend: Legend, images: Sequence[ImageFile], fa
                 window = (top, 0, min(_ROWS, dataset.height - top), dataset.width)
                 raster = read_image(dataset, facts, BANDS, window)
                 membership_KHW = spectral_memberships(raster.values_BHW, BANDS, facts.product, sun)
-                parts.append(_slim(from_memberships(membership_KHW, raster.valid_HW, 9), config.write_probabilities))
+                parts.append(from_memberships(membership_KHW, raster.valid_HW, CLOUD, config.write_probabilities))
             labelled, grid = _stack(parts), grid_of(dataset)
         return (labelled if table is None else _remapped(labelled, table)), grid
 
@@ -115,16 +115,6 @@ def _date(dataset: rasterio.DatasetReader) -> datetime.date | None:
             "the tag DATE of an image is no date", got=text, expected=error.expected, where=dataset.name,
             do="correct the tag (gdal_edit.py -mo DATE=2021-06-30 FILE)",
         ) from None  # fmt: skip
-
-
-def _slim(labelled: LabelMap, probabilities: bool) -> LabelMap:
-    """Without the probabilities, unless they are to be written: they are nine times as large as the labels."""
-    return LabelMap(
-        labels_HW=labelled.labels_HW,
-        confidence_HW=labelled.confidence_HW,
-        percent_CHW=labelled.percent_CHW if probabilities else None,
-        notes=labelled.notes,
-    )
 
 
 def _stack(parts: Sequence[LabelMap]) -> LabelMap:
@@ -218,7 +208,7 @@ def _probabilities(config: LabelsConfig, legend: Legend, images: Sequence[ImageF
             for top in range(0, grid.height, _ROWS):
                 raster = read_raster(dataset, (top, 0, min(_ROWS, grid.height - top), grid.width))
                 shares = as_probabilities(raster.values_BHW, ~raster.valid_HW, legend.num_classes, path)
-                parts.append(_slim(from_probabilities(shares, raster.valid_HW), config.write_probabilities))
+                parts.append(from_probabilities(shares, raster.valid_HW, config.write_probabilities))
         return _stack(parts), grid
 
     return label

@@ -38,22 +38,30 @@ class LabelMap:
     notes: Counter[str] = field(default_factory=Counter)
 
 
-def from_probabilities(probability_CHW: NDArray[np.float32], known_HW: NDArray[np.bool_]) -> LabelMap:
-    """The likeliest class and its probability where `known_HW`; 255 elsewhere. Probabilities are in 0..1."""
+def from_probabilities(
+    probability_CHW: NDArray[np.float32], known_HW: NDArray[np.bool_], keep: bool = False
+) -> LabelMap:
+    """The likeliest class and its probability where `known_HW`; 255 elsewhere. Probabilities are in 0..1.
+
+    keep: also keep the probability of each class, in percent.
+    """
     best_HW = probability_CHW.argmax(axis=0)
     percent_HW = np.rint(np.take_along_axis(probability_CHW, best_HW[None], axis=0)[0] * 100)
+    percent_CHW = np.where(known_HW, np.rint(probability_CHW * 100), IGNORE).astype(np.uint8) if keep else None
     return LabelMap(
         labels_HW=np.where(known_HW, best_HW, IGNORE).astype(np.uint8),
         confidence_HW=np.where(known_HW, percent_HW, IGNORE).astype(np.uint8),
-        percent_CHW=np.where(known_HW, np.rint(probability_CHW * 100), IGNORE).astype(np.uint8),
+        percent_CHW=percent_CHW,
     )
 
 
-def from_memberships(membership_KHW: NDArray[np.float32], valid_HW: NDArray[np.bool_], num_classes: int) -> LabelMap:
+def from_memberships(
+    membership_KHW: NDArray[np.float32], valid_HW: NDArray[np.bool_], num_classes: int, keep: bool = False
+) -> LabelMap:
     """As `from_probabilities`, of p = membership / max(1, sum); places from `num_classes` on hide the ground: 255."""
-    probability_KHW = membership_KHW / np.maximum(1, membership_KHW.sum(axis=0))
-    hidden_HW = probability_KHW.argmax(axis=0) >= num_classes
-    labelled = from_probabilities(probability_KHW[:num_classes], valid_HW & ~hidden_HW)
+    hidden_HW = membership_KHW[num_classes:].max(axis=0) > membership_KHW[:num_classes].max(axis=0)
+    probability_CHW = membership_KHW[:num_classes] / np.maximum(1, membership_KHW.sum(axis=0))
+    labelled = from_probabilities(probability_CHW, valid_HW & ~hidden_HW, keep)
     labelled.notes["hidden by clouds"] = int((hidden_HW & valid_HW).sum())
     return labelled
 

@@ -55,6 +55,7 @@ BANDS = ("B2", "B3", "B4", "B8", "B8A", "B11")
 _SOFTNESS = {"index": 0.05, "reflectance": 0.02}
 """How far from a threshold a condition holds to 73 %: in units of the index, or of reflectance."""
 
+_FARTHEST = np.float32(60)  # softnesses; farther is as good as certain, and its exponential finite
 _DARKEST = 0.001  # surface reflectance; keeps indices finite where L2A says 0 or the path takes all
 
 
@@ -70,11 +71,10 @@ class Condition:
     def softness(self) -> float:
         return _SOFTNESS["index" if self.quantity in INDICES else "reflectance"]
 
-    def holds(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """How well the condition holds, 0..1, a half at the threshold."""
-        distance = (values - np.float32(self.threshold)) / np.float32(self.softness)
-        signed = np.clip(distance if self.above else -distance, -60, 60)
-        return np.asarray(1 / (1 + np.exp(-signed)), np.float32)
+    def distance(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """How far beyond the threshold, on the side where the condition holds, in units of the softness."""
+        softness = np.float32(self.softness if self.above else -self.softness)
+        return np.asarray((values - np.float32(self.threshold)) / softness, np.float32)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,12 +184,14 @@ def spectral_memberships(
         name: 0.0 if sun_zenith is None or product == "L2A" else path_reflectance(name, sun_zenith) for name in names
     }
     reflectance = {name: _surface(values_BHW[list(bands).index(name)], air[name]) for name in names}
-    quantities = {c.quantity: spectral_index(c.quantity, reflectance) for rule in rules for c in rule.conditions}
-    membership_CHW = np.zeros((CLOUD + 1, *values_BHW.shape[1:]), np.float32)
+    asked = {c.quantity for rule in rules for c in rule.conditions}
+    quantities = {name: spectral_index(name, reflectance) for name in asked}
+    # how well a condition holds grows with its distance, so smallest and largest are found before the exponential
+    distance_CHW = np.full((CLOUD + 1, *values_BHW.shape[1:]), -_FARTHEST, np.float32)
     for rule in rules:
-        degree_HW = np.minimum.reduce([c.holds(quantities[c.quantity]) for c in rule.conditions])
-        np.maximum(membership_CHW[rule.class_id], degree_HW, out=membership_CHW[rule.class_id])
-    return membership_CHW
+        least_HW = np.minimum.reduce([c.distance(quantities[c.quantity]) for c in rule.conditions])
+        np.maximum(distance_CHW[rule.class_id], least_HW, out=distance_CHW[rule.class_id])
+    return np.asarray(1 / (1 + np.exp(-np.minimum(distance_CHW, _FARTHEST))), np.float32)
 
 
 def _bands_of(quantity: str) -> tuple[str, ...]:
