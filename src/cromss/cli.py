@@ -27,6 +27,7 @@ __all__ = ["COMMANDS", "main", "read_config"]
 # command -> (its settings, where its function lives, the setting that may stand without its flag)
 COMMANDS: dict[str, tuple[type, str, str | None]] = {
     "synthesize": (config.SynthesizeConfig, "cromss.data.synthetic:synthesize_store", None),
+    "labels": (config.LabelsConfig, "cromss.data.labelling.run:label", "source"),
     "prepare": (config.PrepareConfig, "cromss.data.prepare:prepare", None),
     "verify": (config.VerifyConfig, "cromss.commands:verify", "path"),
     "pretrain": (config.PretrainConfig, "cromss.commands:pretrain", None),

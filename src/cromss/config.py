@@ -21,6 +21,7 @@ __all__ = [
     "EvaluateConfig",
     "ExportConfig",
     "ImportConfig",
+    "LabelsConfig",
     "PredictConfig",
     "PrepareConfig",
     "PretrainConfig",
@@ -81,6 +82,80 @@ class SynthesizeConfig:
     design: Literal["systematic", "idiosyncratic"] = "systematic"
     edition: Edition = "native"
     workers: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelsConfig:
+    """Make noisy label maps for images: by rules on colours, from polygons, maps, probabilities, or several fused.
+
+    Args:
+        source: `rules` (spectral indices of Sentinel-2 against thresholds); `polygons` (OpenStreetMap, or any areas
+            with a class); `maps` (label GeoTIFFs of any grid); `stac` (the same, found in a STAC catalogue);
+            `probabilities` (soft labels on the images' grids); `fuse` (several label maps into one); `earth_engine`
+            (Dynamic World).
+        out: folder for labels/<id>.tif, confidence/<id>.tif where the source has it, and labels-report.json.
+        root: folder that the patterns images, probabilities, fuse and confidences start from.
+        images: pattern of the images that want labels, e.g. `s2/{id}.tif` or `s2/{id}/{season}.tif`; their grids
+            are used.
+        legend: class scheme of the labels to write, by name or JSON file.
+        s2_product: rules: `L1C` or `L2A`; null reads the tag LEVEL of each image.
+        sun_zenith: rules: degrees between sun and zenith over L1C images; null computes it from tag DATE and place.
+        polygons: polygons: GeoPackage, Shapefile, GeoJSON, FlatGeobuf or .osm.pbf extract.
+        layer: polygons: layer of that file; null takes the only one, or `multipolygons`.
+        tags: polygons: YAML file of `column: {value: class}`; null takes the built-in table of OpenStreetMap's tags.
+        overlap: polygons: where several classes lie over each other, the `smallest` polygon wins, or `ignore` them.
+        maps: maps: the tiles, a path with * and ?; the first in the order of names wins where they overlap.
+        map_legend: maps, stac and fuse: class scheme of those maps; null: that of the labels.
+        remap: maps, stac and fuse: YAML file of `source_class: target_class` lines, `-` for none; null takes the
+            built-in table.
+        stac: stac: address or path of a catalogue or API.
+        collection: stac: id of the collection; null takes every item (of a static catalogue).
+        asset: stac: name of the asset that holds the map.
+        start: stac and earth_engine: first day, as 2021-01-01; null for no limit (stac) or date - days (earth_engine).
+        end: stac and earth_engine: last day; null likewise.
+        days: earth_engine: days before and after the date of the image (its tag DATE), where start and end are null.
+        project: earth_engine: the Google Cloud project to work under.
+        probabilities: probabilities: pattern of rasters with one band a class, 0..1 or percent.
+        fuse: fuse: patterns of the label maps, e.g. `["rules/labels/{id}.tif", "osm/labels/{id}.tif"]`.
+        confidences: fuse: patterns of their confidences in percent, one each, as weights of `majority`; empty for none.
+        fuse_by: fuse: `agree` (all that have a label), `majority`, `dawid_skene` (weights by fitted error rates).
+        votes: fuse: labels that `agree` asks for at least.
+        min_confidence: labels below this confidence become 255, in percent.
+        write_probabilities: also write probabilities/<id>.tif, a band a class, where the source has them.
+        on_existing: `stop`, or `keep` what is there and make the rest; nothing is ever overwritten.
+        on_bad: `stop` at the first image that cannot be labelled, or `skip` such images, counted and listed.
+    """
+
+    source: Literal["rules", "polygons", "maps", "stac", "probabilities", "fuse", "earth_engine"]
+    out: str
+    root: str = "."
+    images: str = "s2/{id}.tif"
+    legend: str = "dynamic_world"
+    s2_product: Literal["L1C", "L2A"] | None = None
+    sun_zenith: float | None = None
+    polygons: str | None = None
+    layer: str | None = None
+    tags: str | None = None
+    overlap: Literal["smallest", "ignore"] = "smallest"
+    maps: str | None = None
+    map_legend: str | None = None
+    remap: str | None = None
+    stac: str | None = None
+    collection: str | None = None
+    asset: str = "map"
+    start: str | None = None
+    end: str | None = None
+    days: int = 15
+    project: str | None = None
+    probabilities: str | None = None
+    fuse: tuple[str, ...] = ()
+    confidences: tuple[str, ...] = ()
+    fuse_by: Literal["agree", "majority", "dawid_skene"] = "agree"
+    votes: int = 2
+    min_confidence: int = 0
+    write_probabilities: bool = False
+    on_existing: Literal["stop", "keep"] = "stop"
+    on_bad: Literal["stop", "skip"] = "stop"
 
 
 @dataclass(frozen=True, kw_only=True)

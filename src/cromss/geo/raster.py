@@ -58,6 +58,14 @@ class Grid:
     def shape(self) -> tuple[int, int]:
         return (self.height, self.width)
 
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """The box around all corners in CRS units: least x and y, largest x and y."""
+        a, b, c, d, e, f = self.transform[:6]
+        corners = [(column, row) for column in (0, self.width) for row in (0, self.height)]
+        xs, ys = [a * x + b * y + c for x, y in corners], [d * x + e * y + f for x, y in corners]
+        return min(xs), min(ys), max(xs), max(ys)
+
     def window(self, row: int, column: int, height: int, width: int) -> Grid:
         """The grid of a part of this one; may reach beyond it."""
         a, b, c, d, e, f = self.transform[:6]
