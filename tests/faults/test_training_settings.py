@@ -38,7 +38,7 @@ def _config(store, out, **changes):
         ({"precision": "16-mixed", "accelerator": "cpu"}, ConfigError, "16-mixed needs a GPU"),
         ({"batch_size": 64}, ConfigError, "lower batch_size"),
         ({"crop": 40}, ModelError, "multiples of 32"),
-        ({"crop": 96}, ArgumentError, "smaller than the crop"),
+        ({"crop": 96}, ConfigError, "set crop to 64"),
         ({"s2_bands": "B2,B99"}, BandError, "B99"),
         ({"encoder": "resnet5O"}, ModelError, "resnet50"),
         ({"decoder_channels": (16, 8)}, ModelError, "channels"),

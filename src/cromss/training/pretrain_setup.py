@@ -24,6 +24,8 @@ __all__ = ["Setup", "normalizations_of", "network_spec", "split_places"]
 
 _VALIDATION_BATCH = 16  # whole tiles a batch at most; validation needs no gradients, so memory is no concern
 
+_STRIDE = 32  # px: of the deepest features of most encoders; crops are multiples of it
+
 _LOWEST = {
     "epochs": 1, "steps": 1, "batch_size": 1, "seed": 0, "validate_every": 1, "checkpoint_every": 1,
     "keep_checkpoints": 1, "log_every": 1, "pictures_every": 0, "validation_share": 0.0, "consistency_weight": 0.0,
@@ -88,9 +90,23 @@ class Setup:
         self.sensors = _sensors(config)
         self.normalizations = normalizations_of(config, self.store)
         self.train_places, self.validation_places = split_places(self.store, config.validation_share, config.seed)
+        self._require_crop_fits()
         bands = {sensor: normalization.bands for sensor, normalization in self.normalizations.items()}
         self.spec = network_spec(config, bands, self.store.legend.num_classes)
         self.plan = self._plan()
+
+    def _require_crop_fits(self) -> None:
+        crop = self.config.crop
+        smallest = min(self.train_places.tolist(), key=lambda place: min(self.store.shape(place)))
+        height, width = self.store.shape(smallest)
+        if crop is not None and crop > min(height, width):
+            raise ConfigError(
+                "a training place is smaller than the crop",
+                got=f"{height} x {width} px ({self.store.id(smallest)})",
+                expected=f"at least {crop} x {crop} px",
+                where=self.config.data,
+                do=f"set crop to {max(_STRIDE, min(height, width) // _STRIDE * _STRIDE)} or less",
+            )
 
     def _plan(self) -> Plan:
         config = self.config
