@@ -7,6 +7,7 @@ Out: the exit code. 0 done, 2 refused (one error on stderr, no traceback), 130 i
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import difflib
 import importlib
 import itertools
@@ -26,6 +27,7 @@ __all__ = ["COMMANDS", "main", "read_config"]
 
 # command -> (its settings, where its function lives, the setting that may stand without its flag)
 COMMANDS: dict[str, tuple[type, str, str | None]] = {
+    "download": (config.DownloadConfig, "cromss.data.download.command:download", "name"),
     "synthesize": (config.SynthesizeConfig, "cromss.data.synthetic:synthesize_store", None),
     "labels": (config.LabelsConfig, "cromss.data.labelling.run:label", "source"),
     "prepare": (config.PrepareConfig, "cromss.data.prepare:prepare", None),
@@ -81,7 +83,7 @@ def read_config(arguments: Sequence[str]) -> Any:
     kind, _, bare = COMMANDS[command]
     if bare and rest and not rest[0].startswith("-"):
         rest = [f"--{bare}", *rest]
-    rest = [_with_underscores(item) for item in rest]
+    rest = _with_true([_with_underscores(item) for item in rest], kind)
     parser = _parser(command, kind)
     known = list(kind.__dataclass_fields__)  # type: ignore[attr-defined]
     _refuse_unknown_flags(command, rest, known)
@@ -119,6 +121,15 @@ def _with_underscores(item: str) -> str:
         return item
     name, equals, value = item.partition("=")
     return "--" + name[2:].replace("-", "_") + equals + value
+
+
+def _with_true(arguments: Sequence[str], kind: type) -> list[str]:
+    """A flag of a yes-or-no setting may stand alone: --list is --list=true."""
+    switches = {f"--{entry.name}" for entry in dataclasses.fields(kind) if entry.type == "bool"}
+    return [
+        f"{item}=true" if item in switches and after.startswith("--") else item
+        for item, after in itertools.pairwise([*arguments, "--"])
+    ]
 
 
 def _config_files(arguments: Sequence[str]) -> list[Path]:

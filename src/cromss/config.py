@@ -18,6 +18,7 @@ from cromss.errors import ConfigError
 __all__ = [
     "BenchmarkConfig",
     "DemoConfig",
+    "DownloadConfig",
     "EvaluateConfig",
     "ExportConfig",
     "ImportConfig",
@@ -494,6 +495,35 @@ class DemoConfig:
     out: str = "demo"
     jobs: int = 2
     threads: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class DownloadConfig:
+    """Fetch a published data set, check every byte, and unpack it; the same command goes on after any interruption.
+
+    Args:
+        name: the data set; `cromss download --list` shows all, with size and licence.
+        out: folder for its files; null: a folder of the data set's name, here.
+        files: only these files or archives of it; empty takes all.
+        list: show the known data sets and do nothing.
+        unpack: unpack the archives into folders beside them.
+        keep_archives: keep the archives that were unpacked.
+        max_ratio: refuse an archive that unpacks to more than so many times its size.
+        mirror: another server with the same paths, e.g. `https://mirror.example`; null: the publisher's.
+        retries: tries in a row that bring no new byte, until giving up.
+        timeout: seconds without a byte until a connection counts as lost.
+    """
+
+    name: str | None = None
+    out: str | None = None
+    files: tuple[str, ...] = ()
+    list: bool = False
+    unpack: bool = True
+    keep_archives: bool = True
+    max_ratio: float = 20.0
+    mirror: str | None = None
+    retries: int = 5
+    timeout: float = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)

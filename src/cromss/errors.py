@@ -9,7 +9,10 @@
     │   ├── GridError            two rasters that must share a grid do not
     │   ├── BandError            bands missing, unknown, or in the wrong number
     │   ├── LabelError           a label value that the legend does not know
-    │   └── RangeError           pixel values outside the unit's range, or not finite
+    │   ├── RangeError           pixel values outside the unit's range, or not finite
+    │   └── ArchiveError         an archive that must not be unpacked as it is
+    ├── DownloadError          a file that could not be fetched
+    ├── BusyError              another process is at work in the same folder
     ├── StoreError             a training store that cannot be used as it is
     ├── CheckpointError        a checkpoint that cannot be used as it is
     │   └── ResumeError          a run that cannot be continued with these settings
@@ -27,13 +30,16 @@ from __future__ import annotations
 from pathlib import Path
 
 __all__ = [
+    "ArchiveError",
     "ArgumentError",
     "BandError",
+    "BusyError",
     "CheckpointError",
     "ConfigError",
     "CromssError",
     "DamagedFileError",
     "DataError",
+    "DownloadError",
     "GridError",
     "LabelError",
     "MissingDataError",
@@ -108,6 +114,18 @@ class LabelError(DataError):
 
 class RangeError(DataError):
     """Pixel values outside the unit's range, or not finite."""
+
+
+class ArchiveError(DataError):
+    """An archive that must not be unpacked as it is: it would escape its folder, or is far larger than it looks."""
+
+
+class DownloadError(CromssError):
+    """A file that could not be fetched, or not as it was announced."""
+
+
+class BusyError(CromssError):
+    """Another process is at work in the same folder."""
 
 
 class StoreError(CromssError):

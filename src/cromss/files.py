@@ -7,6 +7,7 @@ The order is fixed: write to a hidden neighbour, fsync it, rename it over the fi
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -16,9 +17,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from cromss.errors import DamagedFileError, MissingDataError
+from cromss.errors import BusyError, DamagedFileError, MissingDataError
 
-__all__ = ["commit", "commit_folder", "read_json", "remove_folder", "remove_stale", "sha256", "write_json"]
+__all__ = [
+    "commit",
+    "commit_folder",
+    "lock",
+    "read_json",
+    "remove_folder",
+    "remove_stale",
+    "settle",
+    "sha256",
+    "write_json",
+]
 
 _MARK = ".tmp-"
 
@@ -46,18 +57,24 @@ def commit(path: str | Path) -> Iterator[Path]:
     temporary = _neighbour(path)
     try:
         yield temporary
-        _fsync(temporary)
-        temporary.replace(path)
-        _fsync(path.parent)
+        settle(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
+def settle(temporary: Path, path: Path) -> None:
+    """Give a written file in the same folder its final name, durably and at once."""
+    _fsync(temporary)
+    temporary.replace(path)
+    _fsync(path.parent)
+
+
 @contextlib.contextmanager
-def commit_folder(path: str | Path) -> Iterator[Path]:
+def commit_folder(path: str | Path, *, many: bool = False) -> Iterator[Path]:
     """Give a temporary folder to fill; on leaving without error it becomes `path`, durably and at once.
 
     `path` must not exist yet: a folder is never replaced, because a rename cannot do that in one step.
+    many: flush all disks once, not file after file, which takes hours for millions of files.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -65,13 +82,38 @@ def commit_folder(path: str | Path) -> Iterator[Path]:
     temporary.mkdir()
     try:
         yield temporary
-        for inner in sorted(temporary.rglob("*")):
-            _fsync(inner)
-        _fsync(temporary)
+        if many:
+            os.sync()
+        else:
+            for inner in sorted(temporary.rglob("*")):
+                _fsync(inner)
+            _fsync(temporary)
         temporary.rename(path)
         _fsync(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def lock(path: str | Path) -> Iterator[None]:
+    """Hold `path` against other processes; the system lets go of it when this process ends, however that happens.
+
+    The empty lock file stays: deleting it would let two processes lock two files of one name.
+    Raises BusyError, at once, where another process holds it.
+    """
+    path = Path(path)
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BusyError(
+                "another process is at work in this folder",
+                got=f"{path.name} is held",
+                expected="one process at a time",
+                where=path.parent,
+                do="wait until it has ended, or choose another folder",
+            ) from None
+        yield
 
 
 def remove_folder(path: str | Path) -> None:
