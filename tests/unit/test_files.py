@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cromss.errors import DamagedFileError, MissingDataError
-from cromss.files import commit, commit_folder, read_json, remove_stale, sha256, write_json
+from cromss.errors import BusyError, DamagedFileError, MissingDataError
+from cromss.files import commit, commit_folder, lock, read_json, remove_stale, sha256, write_json
 
 
 def _write_half(committing, name):
@@ -79,3 +79,10 @@ def test_json_refuses_nan(tmp_path):
 def test_sha256_is_that_of_the_bytes(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
     assert sha256(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_a_lock_is_held_by_one_and_given_up_at_the_end(tmp_path):
+    with lock(tmp_path / ".lock"), pytest.raises(BusyError, match="another process"), lock(tmp_path / ".lock"):
+        pass
+    with lock(tmp_path / ".lock"):
+        pass

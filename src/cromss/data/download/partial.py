@@ -13,10 +13,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import http.client
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from time import sleep
 from typing import Any, BinaryIO
 
 from cromss.data.download.catalogue import RemoteFile
@@ -79,7 +79,7 @@ def fetch_part(
         try:
             _one_try(part, timeout, progress)
         except TryAgain as problem:
-            failures = 1 if part.held > before else failures + 1
+            failures = 0 if part.held > before else failures + 1
             _pause(problem, failures, retries, remote, say)
     return _checked(part)
 
@@ -198,7 +198,7 @@ def _require_length(remote: RemoteFile, answer: Answer) -> None:
 
 
 def _pause(problem: TryAgain, failures: int, retries: int, remote: RemoteFile, say: Callable[[str], None]) -> None:
-    wait = problem.wait if problem.wait is not None else min(60.0, 2.0 ** (failures - 1))
+    wait = problem.wait if problem.wait is not None else min(60.0, 2.0 ** max(0, failures - 1))
     if failures > retries or wait > _LONGEST_WAIT:
         asked = f"; the server asks to wait {wait:.0f} s" if wait > _LONGEST_WAIT else ""
         raise DownloadError(
@@ -208,8 +208,9 @@ def _pause(problem: TryAgain, failures: int, retries: int, remote: RemoteFile, s
             where=remote.url,
             do="run the same command later: it goes on from the bytes that are here",
         )
-    say(f"{remote.name}: {problem}; trying again in {wait:.0f} s ({failures} of {retries})")
-    time.sleep(wait)
+    number = f" ({failures} of {retries})" if failures else ""
+    say(f"{remote.name}: {problem}; trying again in {wait:.0f} s{number}")
+    sleep(wait)
 
 
 def _checked(part: _Part) -> Fetched:
