@@ -502,7 +502,7 @@ class DownloadConfig:
     """Fetch a published data set, check every byte, and unpack it; the same command goes on after any interruption.
 
     Args:
-        name: the data set; `cromss download --list` shows all, with size and licence.
+        name: the data set; the setting list shows all, with size and licence.
         out: folder for its files; null: a folder of the data set's name, here.
         files: only these files or archives of it; empty takes all.
         list: show the known data sets and do nothing.

@@ -26,7 +26,7 @@ from rasterio.windows import Window
 
 from cromss.errors import BandError, DamagedFileError, GridError, MissingDataError, RangeError
 from cromss.files import commit
-from cromss.geo.tiff import check_tiff
+from cromss.geo.tiff import MAX_BYTES, check_tiff
 
 __all__ = [
     "MAX_BYTES",
@@ -40,9 +40,6 @@ __all__ = [
     "require_same_grid",
     "write_raster",
 ]
-
-MAX_BYTES = 2 * 1024**3
-"""The most that one read may hold, in bytes: a guard against files whose header claims a huge size."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +133,8 @@ class Raster:
 def open_raster(path: str | Path) -> rasterio.DatasetReader:
     """Open a GeoTIFF for windowed reading (a context manager), after checking that all its parts are there.
 
-    Raises MissingDataError, or DamagedFileError for a file that is no GeoTIFF, is cut short, or has blocks missing.
+    Raises MissingDataError; DamagedFileError for a file that is no GeoTIFF, is cut short, or has blocks missing;
+    RangeError for one whose header claims far more than the file can hold.
     """
     path = Path(path)
     if not path.is_file():

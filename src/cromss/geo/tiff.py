@@ -1,7 +1,9 @@
-"""Whether a TIFF is all there: every part that its directories point to must lie inside the file.
+"""Whether a TIFF is all there, and no larger than its file bears out: every part that its directories point to must lie
+inside the file, and every block of the size that they claim must be listed.
 
-In: a path. Out: nothing, or DamagedFileError. The raster library is lenient where it matters: it drops metadata that
-was cut off (band names, the no-data value) with a warning, and reads blocks that were never written as zeros.
+In: a path. Out: nothing, or DamagedFileError, or RangeError for a claim that no honest file makes. The raster library
+is lenient where it matters: it drops metadata that was cut off (band names, the no-data value) with a warning, and
+reads blocks that were never written, or are not even listed, as zeros. A few hundred bytes may claim any size.
 
 A TIFF is a header, then a chain of directories; an entry is tag, type, count and a value or its position; the pixels
 are blocks (strips or tiles) whose positions and lengths are two such values. TIFF 6.0 and BigTIFF, either byte order.
@@ -18,13 +20,24 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from cromss.errors import DamagedFileError
+from cromss.errors import DamagedFileError, RangeError
 
-__all__ = ["check_tiff"]
+__all__ = ["MAX_BYTES", "check_tiff"]
+
+MAX_BYTES = 2 * 1024**3
+"""The most that one read, and so one block, may hold, in bytes: a guard against headers that claim a huge size."""
 
 _TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _BLOCK_OFFSETS, _BLOCK_LENGTHS = (273, 324), (279, 325)  # of strips, of tiles
 _NODATA = 42113  # GDAL_NODATA
+_MAX_PACKED_BLOCK = 2**28
+"""The most that a compressed block may unpack to, in bytes; real ones hold 0.1 to 10 MB."""
+
+_MAX_CLAIM = 1_000_000
+"""Bytes of pixels a byte of file: a raster without one written block of 256 x 256 x 13 uint16 has 212,992."""
+
+_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _BANDS, _ROWS, _PLANES = 256, 257, 258, 259, 277, 278, 284
+_TILE_WIDTH, _TILE_HEIGHT = 322, 323
 _MAX_DIRECTORIES = 1000  # overviews, masks and pages; a longer chain is a loop
 
 
@@ -50,7 +63,7 @@ class _Value:
 
 
 def check_tiff(path: str | Path, *, gaps_allowed: bool = True, content: bytes | None = None) -> None:
-    """Raise DamagedFileError unless the TIFF is whole.
+    """Raise DamagedFileError unless the TIFF is whole, RangeError where it claims far more than its bytes can hold.
 
     Blocks that were never written are gaps: they pass only where `gaps_allowed` and the file declares a no-data value.
     content: the bytes of a TIFF that is no file of its own; `path` then only names it.
@@ -64,7 +77,8 @@ def check_tiff(path: str | Path, *, gaps_allowed: bool = True, content: bytes | 
             if number == _MAX_DIRECTORIES:
                 raise DamagedFileError("the directories of a TIFF do not end", got=number, where=path)
             values, position = _directory(file, layout, position, size, path)
-            gaps = _check_blocks(file, layout, values, size, path)
+            blocks = _check_claim(file, layout, values, size, path)
+            gaps = _check_blocks(file, layout, values, blocks, size, path)
             if gaps and number == 0 and not (gaps_allowed and _NODATA in values):
                 raise DamagedFileError(
                     "a raster has blocks that were never written",
@@ -134,15 +148,55 @@ def _directory(file: BinaryIO, layout: _Layout, position: int, size: int, path: 
     return values, following
 
 
-def _check_blocks(file: BinaryIO, layout: _Layout, values: dict[int, _Value], size: int, path: Path) -> int:
-    """The number of gaps among the blocks of one directory; raises when a block ends outside the file."""
+def _check_claim(file: BinaryIO, layout: _Layout, values: dict[int, _Value], size: int, path: Path) -> int:
+    """How many blocks one directory must list; raises for sizes that are absurd.
+
+    blocks = ceil(height / block height) ceil(width / block width), times the bands where each has blocks of its own
+    """
+
+    def first(tag: int, default: int) -> int:
+        numbers = _numbers(file, layout, values, (tag,))
+        return int(numbers[0]) if numbers.size else default
+
+    if not {_WIDTH, _HEIGHT, *_BLOCK_OFFSETS} & set(values):
+        return 0  # no image: the raster library refuses it if it comes first
+    width, height, bands = first(_WIDTH, 0), first(_HEIGHT, 0), first(_BANDS, 1)
+    block_width = first(_TILE_WIDTH, width)
+    block_height = first(_TILE_HEIGHT, min(first(_ROWS, height), height))
+    if min(width, height, bands, block_width, block_height) < 1:
+        raise DamagedFileError(
+            "a raster has no size",
+            got=f"{bands} x {height} x {width} px in blocks of {block_height} x {block_width}",
+            expected="at least 1 pixel",
+            where=path,
+            do="fetch or write the file again",
+        )
+    apart = first(_PLANES, 1) == 2
+    block_bytes = block_height * block_width * first(_BITS, 1) * (1 if apart else bands) // 8
+    claimed = height * width * first(_BITS, 1) * bands // 8
+    limit = MAX_BYTES if first(_COMPRESSION, 1) == 1 else _MAX_PACKED_BLOCK
+    if block_bytes > limit or (claimed > MAX_BYTES and claimed > _MAX_CLAIM * size):
+        raise RangeError(
+            "a raster claims to be far larger than its file can be",
+            got=f"{bands} x {height} x {width} px, {claimed} bytes in blocks of {block_bytes}; {size} bytes of file",
+            expected=f"blocks of at most {limit} bytes, and at most {_MAX_CLAIM} bytes of pixels a byte of file",
+            where=path,
+            do="check where the file comes from; store a true one in blocks: gdal_translate -co TILED=YES IN OUT",
+        )
+    return -(-height // block_height) * -(-width // block_width) * (bands if apart else 1)
+
+
+def _check_blocks(
+    file: BinaryIO, layout: _Layout, values: dict[int, _Value], blocks: int, size: int, path: Path
+) -> int:
+    """The number of gaps among the blocks of one directory; raises when one is not listed or ends outside the file."""
     offsets = _numbers(file, layout, values, _BLOCK_OFFSETS)
     lengths = _numbers(file, layout, values, _BLOCK_LENGTHS)
-    if offsets.size != lengths.size:
+    if not offsets.size == lengths.size == blocks:
         raise DamagedFileError(
             "the blocks of a raster do not add up",
             got=f"{offsets.size} positions, {lengths.size} lengths",
-            expected="one length a position",
+            expected=f"{blocks} of each",
             where=path,
             do="fetch or write the file again",
         )

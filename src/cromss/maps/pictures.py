@@ -16,7 +16,6 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from rasterio.enums import Resampling
@@ -25,6 +24,7 @@ from rasterio.errors import RasterioError
 from cromss.errors import ArgumentError, BandError, DamagedFileError, LabelError
 from cromss.files import commit
 from cromss.geo.legend import IGNORE, Legend
+from cromss.geo.raster import open_raster
 
 __all__ = [
     "GREY",
@@ -125,7 +125,7 @@ def error_picture(prediction_HW: NDArray[np.integer], truth_HW: NDArray[np.integ
 def map_picture(path: str | Path, legend: Legend, max_side: int = 1200) -> RGB:
     """A class GeoTIFF of any size as a picture of at most `max_side` pixels a side, read from its overviews."""
     try:
-        with rasterio.open(path) as file:
+        with open_raster(path) as file:
             factor = max(1.0, max(file.height, file.width) / max_side)
             shape = (max(1, round(file.height / factor)), max(1, round(file.width / factor)))
             labels_HW = file.read(1, out_shape=shape, resampling=Resampling.nearest)

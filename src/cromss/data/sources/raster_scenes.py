@@ -118,6 +118,8 @@ class SceneReader:
         files = {
             role: [stack.enter_context(self.open_file(path)) for path in paths] for role, paths in scene.files.items()
         }
+        datasets = [dataset for role in files.values() for dataset in role]
+        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=_cache_bytes(datasets, self.tile)))
         reference = files[self.sensors[0]][0]
         grid = grid_of(reference)
         for dataset in (dataset for datasets in files.values() for dataset in datasets):
@@ -247,6 +249,18 @@ class SceneReader:
             for sensor in self.sensors
         }
         return {name: text for name, text in dates.items() if text.strip(",")}
+
+
+def _cache_bytes(datasets: Sequence[rasterio.DatasetReader], tile: int | None) -> int:
+    """The blocks under one row of patches, so that each is decoded once; GDAL's own limit is 5% of the memory."""
+    total = 16 * 1024**2
+    if tile is None:
+        return total
+    for dataset in datasets:
+        rows, _ = dataset.block_shapes[0]
+        touched = -(-tile // rows) + (tile % rows > 0)
+        total += touched * rows * dataset.width * sum(np.dtype(kind).itemsize for kind in dataset.dtypes)
+    return total
 
 
 def _ignore(layer: NDArray[np.uint8], where: NDArray[np.bool_]) -> NDArray[np.uint8]:
