@@ -225,6 +225,31 @@ def test_a_flip_in_the_part_on_disk_is_found(server, tmp_path):
     assert (tmp_path / "a.bin").read_bytes() == CONTENT
 
 
+@pytest.mark.parametrize("step", ["write_json", "settle"])
+def test_a_stop_between_the_last_byte_and_the_name_is_repaired_without_fetching(step, server, tmp_path, monkeypatch):
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(command, step, stop)
+        fetch(server, tmp_path)
+    assert not (tmp_path / "a.bin").exists()
+    server.requests.clear()
+    fetch(server, tmp_path)
+    assert server.requests == []
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT
+    assert left(tmp_path) == ["a.bin", CARD_FILE]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"url": "https://example.org/a", "mark": "1", "total": 5}'])
+def test_a_part_that_nothing_vouches_for_is_not_continued(text, server, tmp_path):
+    (tmp_path / "a.bin.part").write_bytes(os.urandom(1000))
+    (tmp_path / "a.bin.part.json").write_text(text)
+    fetch(server, tmp_path)
+    assert server.requests == [("/a.bin", None, None)]
+    assert (tmp_path / "a.bin").read_bytes() == CONTENT
+
+
 def test_more_bytes_than_the_file_has_are_refused(server, tmp_path):
     body = b"".join(b"10000\r\n" + bytes(65536) + b"\r\n" for _ in range(20)) + b"0\r\n\r\n"
     server.faults = [raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + body)]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -302,3 +304,32 @@ def test_an_ignored_label_stays_ignored(root, tmp_path):
         assert np.bincount(store.read_labels(list(store.ids).index("b"))[0].ravel(), minlength=256)[
             [8, IGNORE]
         ].tolist() == [1, 255]
+
+
+def test_cutting_a_large_scene_into_patches_holds_a_row_of_blocks_and_not_the_scene(tmp_path):
+    """A scene of 403 MB that compresses well; without a limit of its own the raster library would keep it all."""
+    (tmp_path / "s1").mkdir()
+    pattern = np.tile(np.random.default_rng(0).normal(-12, 3, (2, 16, 16)), (1, 16, 512)).astype(np.float32)
+    profile = {"driver": "GTiff", "count": 2, "dtype": "float32", "height": 6144, "width": 8192, "zlevel": 1}
+    profile |= {"tiled": True, "blockxsize": 256, "blockysize": 256, "compress": "deflate", "crs": "EPSG:32633"}
+    transform = rasterio.Affine(10, 0, 340800, 0, -10, 5314800)
+    with rasterio.open(tmp_path / "s1" / "a.tif", "w", transform=transform, **profile) as dataset:
+        dataset.descriptions = ("VV", "VH")
+        for row in range(0, 6144, 256):
+            dataset.write(pattern, window=rasterio.windows.Window(0, row, 8192, 256))
+    code = """if True:
+        import resource, sys
+        from cromss.data.sources.geotiff_folders import GeotiffFolders
+        from cromss.geo.legend import get_legend
+        bands, legend = {"s1": ("VV", "VH")}, get_legend("dynamic_world")
+        source = GeotiffFolders({"s1": sys.argv[1]}, legend=legend, bands=bands, tile=256)
+        records = iter(source)
+        next(records)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        count = 1 + sum(1 for _ in records)
+        print(count, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    """
+    line = [sys.executable, "-c", code, str(tmp_path / "s1" / "{id}.tif")]
+    count, grown = subprocess.run(line, capture_output=True, text=True, check=True).stdout.split()
+    assert int(count) == 24 * 32
+    assert int(grown) < 100_000  # kB; the limit is 16 MB and a row of blocks, 17 MB

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 
 from cromss.data.download.catalogue import RemoteFile
 from cromss.data.download.remote import Answer, TryAgain, ask
-from cromss.errors import DamagedFileError, DownloadError
+from cromss.errors import DamagedFileError, DownloadError, MissingDataError
 from cromss.files import read_json, write_json
 
 __all__ = ["Fetched", "fetch_part", "hashes", "part_path", "state_path"]
@@ -105,15 +105,17 @@ class _Part:
         return self.finished or (self.total is not None and self.held == self.total)
 
     def _load(self) -> None:
-        if not (self.path.exists() and self._state.exists()):
-            return self.discard()
-        state: dict[str, Any] = read_json(self._state)
-        if state.get("url") != self.remote.url or not state.get("mark"):
-            return self.discard()
-        self.mark, self.total, self.announced = state["mark"], state["total"], state["sha256"]
+        """Take up what an earlier run left, unless it belongs to another address or says too little."""
+        try:
+            state: Any = read_json(self._state) if self.path.exists() else {}
+        except (MissingDataError, DamagedFileError):
+            state = {}
+        if not isinstance(state, dict) or state.get("url") != self.remote.url or not state.get("mark"):
+            self.discard()
+            return
+        self.mark, self.total, self.announced = state["mark"], state.get("total"), state.get("sha256")
         if self.total is not None and self.held > self.total:
             self.discard()
-        return None
 
     def discard(self) -> None:
         self.path.unlink(missing_ok=True)
