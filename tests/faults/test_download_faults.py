@@ -230,9 +230,10 @@ def test_a_stop_between_the_last_byte_and_the_name_is_repaired_without_fetching(
     def stop(*arguments):
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(command, step, stop)
-        fetch(server, tmp_path)
+        with pytest.raises(KeyboardInterrupt):
+            fetch(server, tmp_path)
     assert not (tmp_path / "a.bin").exists()
     server.requests.clear()
     fetch(server, tmp_path)
