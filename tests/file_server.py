@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import re
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,7 +14,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 class FileServer:
     """files: path -> bytes. faults: what happens to the next requests for bodies, first in, first out.
 
-    requests: (path, Range, If-Range) of each request, probes of one byte left out.
+    requests: (path, Range, If-Range) of each request, probes of one byte left out. hold_at: bytes of a body after which
+    it waits for `go_on`.
     """
 
     url: str = ""
@@ -28,7 +28,8 @@ class FileServer:
     redirects: dict[str, str] = field(default_factory=dict)
     faults: list[Callable[[BaseHTTPRequestHandler], bool]] = field(default_factory=list)
     requests: list[tuple[str, str | None, str | None]] = field(default_factory=list)
-    pause: float = 0.0
+    hold_at: int | None = None
+    go_on: threading.Event = field(default_factory=threading.Event)
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
         asked = handler.headers.get("Range")
@@ -66,10 +67,11 @@ class FileServer:
         return {name: text for name, text in named.items() if text} | self.extra
 
     def body(self, handler: BaseHTTPRequestHandler, content: bytes) -> None:
-        step = 1 << 16 if self.pause else len(content) or 1
-        for start in range(0, len(content), step):
-            handler.wfile.write(content[start : start + step])
-            time.sleep(self.pause)
+        held = len(content) if self.hold_at is None else self.hold_at
+        handler.wfile.write(content[:held])
+        if held < len(content):
+            self.go_on.wait()
+            handler.wfile.write(content[held:])
 
     @staticmethod
     def head(handler: BaseHTTPRequestHandler, status: int, headers: dict[str, str]) -> None:

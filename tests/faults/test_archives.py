@@ -108,10 +108,10 @@ CRAFTED = {
 def test_a_crafted_archive_is_refused_and_leaves_nothing(name, tmp_path):
     (tmp_path / "in").mkdir()
     path = CRAFTED[name](tmp_path / "in" / name)
-    begin = time.monotonic()
+    begin = time.process_time()
     with pytest.raises(ArchiveError) as caught:
         unpack([path], tmp_path / "in" / "out", archive=name)
-    assert time.monotonic() - begin < 10
+    assert time.process_time() - begin < 10
     assert caught.value.got is not None
     assert caught.value.expected is not None
     assert str(caught.value.where) == str(path)

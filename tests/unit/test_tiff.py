@@ -100,10 +100,10 @@ BOMBS = {
 def test_548_bytes_that_claim_115_gigabytes_are_refused_at_once(name, tmp_path):
     path = claim(tmp_path / "a.tif", 339116, 339116, **BOMBS[name])
     assert path.stat().st_size == 548
-    before, begin = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.monotonic()
+    before, begin = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     with pytest.raises(RangeError, match="114999661456 bytes") as caught:
         open_raster(path)
-    assert time.monotonic() - begin < 1.0
+    assert time.process_time() - begin < 1.0
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # kB
     assert caught.value.where == path
     assert caught.value.do
