@@ -189,6 +189,7 @@ class PrepareConfig:
         edition: `native` keeps dB and DN; `uint8` the authors' 8-bit scaling.
         on_bad: `stop` refuses everything if one scene is bad; `skip` leaves bad scenes out, counted and listed.
         shard_places: places a shard file.
+        shift_samples: images whose shifts are measured for the report, spread evenly over the set; 0 for none.
     """
 
     out: str
@@ -212,6 +213,7 @@ class PrepareConfig:
     edition: Edition = "native"
     on_bad: Literal["stop", "skip"] = "stop"
     shard_places: int = 64
+    shift_samples: int = 400
 
 
 @dataclass(frozen=True, kw_only=True)

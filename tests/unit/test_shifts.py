@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, uniform_filter
 
 from cromss.errors import ArgumentError
 from cromss.geo.bands import SENSORS
@@ -133,8 +133,6 @@ def test_the_surface_is_the_squared_correlation_of_whitened_planes():
     assert surface is not None
     white = []
     for one in (a, b):
-        from scipy.ndimage import uniform_filter
-
         share = uniform_filter(np.ones((64, 64)), 33, mode="constant")
         local = np.stack([uniform_filter(plane.astype(float), 33, mode="constant") / share for plane in one])
         flat = (one - local).reshape(2, -1)

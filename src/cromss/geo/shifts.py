@@ -45,7 +45,7 @@ REACH_PX = 12
 CONFIDENT = 10.0
 """A shift with less confidence is not measurable (benchmarks/shifts.py: how often unrelated places reach it)."""
 
-DISTINCT = 1.5
+DISTINCT = 1.3
 """Nor is one whose maximum rises less than this many times as high as the next: along a straight edge, all fit."""
 
 _MARGIN_PX = 6  # the surface reaches this much beyond REACH_PX, so that every peak has ground around it
@@ -157,8 +157,8 @@ def shift_surface(first: Planes, second: Planes, *, with_values: bool = False) -
     reach = REACH_PX + _MARGIN_PX
     size = tuple(next_fast_len(side + reach, True) for side in (height, width))
     a, b = rfft2(a_FHW, size), rfft2(b_FHW, size)
-    masks = [rfft2(planes.used_HW.astype(np.float32), size) for planes in (first, second)]
-    overlap = _correlation(*masks, size, reach)
+    used_a, used_b = (rfft2(planes.used_HW.astype(np.float32), size) for planes in (first, second))
+    overlap = _correlation(used_a, used_b, size, reach)
     total = sum(np.square(_correlation(plane, b, size, reach)).sum(axis=0) for plane in a)
     surface: F32 = np.where(overlap > _SMALLEST_PIXELS / 2, total / np.maximum(overlap, 1), 0).astype(np.float32)
     return surface
