@@ -179,6 +179,8 @@ class PrepareConfig:
         s2_bands: bands to keep, by name or set (`all`, `13`, `12`, `10`, `9`, `3`).
         s1_product: `GRD`.
         s2_product: `L1C` or `L2A`; null reads the tag LEVEL of each file.
+        s2_offset: DN that were added to all Sentinel-2 values, and are taken off: 1000 for files as the agency delivers
+            them since 2022 (baseline 04.00), else 0; null reads the tags RADIO_ADD_OFFSET, BOA_ADD_OFFSET of each file.
         legend: name or JSON file of the class scheme of the label maps.
         split: pattern of rasters whose values name splits, or a CSV with columns id, split; null puts all into train.
         split_values: the value of each split in those rasters; other values belong to no split.
@@ -203,6 +205,7 @@ class PrepareConfig:
     s2_bands: str = "all"
     s1_product: str = "GRD"
     s2_product: Literal["L1C", "L2A"] | None = None
+    s2_offset: int | None = None
     legend: str = "dynamic_world"
     split: str | None = None
     split_values: dict[str, int] = field(default_factory=lambda: {"train": 1, "test": 2, "validation": 3})

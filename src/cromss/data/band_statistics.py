@@ -4,8 +4,9 @@ In: the images of places. Out: for each sensor and product a histogram a band, a
 that no single value shows: L1C taken for L2A or the reverse, and the 1000 DN which the agency adds to every value since
 processing baseline 04.00 (January 2022; Sentinel-2 Products Specification Document, RADIO_ADD_OFFSET, BOA_ADD_OFFSET).
 
-    product   mean B9 / mean B8A < 0.6: L1C (water vapour darkens B9), else L2A; without these bands the darkest percent
-              of B2: 800 DN or more is L1C (scattered light), 500 or less L2A, between them nothing can be told
+    product   mean B9 / mean B8A < 0.6: L1C (water vapour darkens B9), else L2A; open water (mean B8A < 500 DN) can not
+              tell; without these bands by the darkest percent of B2: 800 DN or more, L1C (scattered light); 500 or
+              less, L2A
     offset    the darkest percent of every band is 900 DN or more; B10 of L1C, which sees little but cirrus, says most
 """
 
@@ -28,7 +29,7 @@ OFFSET_DN = 1000
 
 _RANGES = {"s1": (-50.0, 30.0), "s2": (0.0, 10240.0)}  # dB in steps of 0.5, DN in steps of 64; beyond: the end bins
 _OFFSET_FLOOR_DN = 900.0
-_B9_TO_B8A = 0.6
+_B9_TO_B8A, _LAND_DN = 0.6, 500.0
 _B2_L1C_DN, _B2_L2A_DN = 800.0, 500.0
 _CIRRUS_DN = 120.0  # reflectance 0.012 in B10: where Sen2Cor begins to see thin cirrus (L2A ATBD, S2-PDGS-MPC-ATBD-L2A)
 _NAMED = 5
@@ -116,7 +117,8 @@ class BandCounts:
         look = "unknown"
         if "B9" in self.bands and "B8A" in self.bands:
             b9, b8a = (mean_B[self.bands.index(band)] - added for band in ("B9", "B8A"))
-            look = "L1C" if b9 < _B9_TO_B8A * b8a else "L2A"
+            if b8a >= _LAND_DN:
+                look = "L1C" if b9 < _B9_TO_B8A * b8a else "L2A"
         elif "B2" in self.bands:
             blue = dark["B2"] - added
             look = "L1C" if blue >= _B2_L1C_DN else "L2A" if blue <= _B2_L2A_DN else look
