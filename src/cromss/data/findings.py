@@ -65,7 +65,7 @@ def _shifts(figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             f"{_TITLES[kind]} by {ALARM_PX:g} px or more in {entry['shifted']} of the {entry['measurable']} images in "
             f"which a shift can be measured (of {entry['measured']} tried); most in {worst['id']}: "
             f"{worst['length']:.1f} px",
-            "Look at the places below; if they are really off, register them again, or leave them out.",
+            "Look at such places in the report; if they are really off, register them again, or leave them out.",
         )
 
 

@@ -31,8 +31,9 @@ _LARGEST_PX = 512  # of a place, its middle part of this side is measured
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PlaceShift:
-    """One measurement. surface: s(d), None where there was too little to compare."""
+    """One measurement. pair: as "s2-s1". surface: s(d), None where there was too little to compare."""
 
+    pair: str
     id: str
     season: str
     shift: Shift
@@ -65,7 +66,9 @@ class ShiftSurvey:
             planes = {role: self._planes(record, index, role) for role in {r for kind in wanted for r in kind}}
             for kind in wanted:
                 surface = shift_surface(planes[kind[0]], planes[kind[1]], with_values=kind[1] == "labels")
-                one = PlaceShift(id=record.id, season=season, shift=find_peak(surface), surface=surface)
+                one = PlaceShift(
+                    pair="-".join(kind), id=record.id, season=season, shift=find_peak(surface), surface=surface
+                )
                 self._sample(kind).add(key, one)
                 measured.append(one)
         return measured
@@ -93,8 +96,8 @@ class ShiftSurvey:
     def shifted_places(self) -> list[dict[str, Any]]:
         """The measured places that lie off by `ALARM_PX` or more, the farthest first."""
         rows = [
-            {"pair": kind, **_row(one)}
-            for kind, sample in sorted(self.found.items())
+            _row(one)
+            for _, sample in sorted(self.found.items())
             for one in sample.things()
             if one.shift.measurable and one.shift.length >= ALARM_PX
         ]
@@ -117,6 +120,7 @@ def _middle(side: int) -> slice:
 def _row(one: PlaceShift) -> dict[str, Any]:
     shift = one.shift
     return {
+        "pair": one.pair,
         "id": one.id,
         "season": one.season,
         "rows": round(shift.rows, 2),
