@@ -4,39 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.ndimage import gaussian_filter, uniform_filter
+from scipy.ndimage import uniform_filter
 
 from cromss.errors import ArgumentError
 from cromss.geo.bands import SENSORS
 from cromss.geo.raster import read_raster
 from cromss.geo.shifts import REACH_PX, Planes, Shift, class_planes, find_peak, image_planes, shift_surface
+from shifted_scenes import ROOM, SIDE, cut, fields, optical, radar
 
 S1, S2 = SENSORS["s1"].bands, SENSORS["s2"].bands
-SIDE, ROOM = 120, 14
-
-
-def fields(seed: int, side: int = SIDE + 2 * ROOM) -> np.ndarray:
-    """Patches of five classes, 0..4, with borders in all directions."""
-    smooth = gaussian_filter(np.random.default_rng(seed).normal(size=(5, side, side)), (0, 5, 5))
-    return smooth.argmax(axis=0).astype(np.uint8)
-
-
-def cut(array: np.ndarray, row: int = 0, column: int = 0) -> np.ndarray:
-    """What stands `row` px further up and `column` px further left, so that its content lies down and right."""
-    return array[..., ROOM - row : ROOM - row + SIDE, ROOM - column : ROOM - column + SIDE]
-
-
-def radar(classes: np.ndarray, seed: int) -> np.ndarray:
-    """Backscatter in dB with four-look speckle; its order of classes is not that of the other sensor."""
-    levels = np.array([[-22, -8, -15, -11, -18], [-28, -17, -19, -20, -24]], np.float32)
-    speckle = 10 * np.log10(np.random.default_rng(seed).gamma(4, 1 / 4, (2, *classes.shape)))
-    return (levels[:, classes] + speckle).astype(np.float32)
-
-
-def optical(classes: np.ndarray, seed: int) -> np.ndarray:
-    random = np.random.default_rng(seed)
-    levels = random.uniform(300, 4000, (13, 5))
-    return (levels[:, classes] + random.normal(0, 60, (13, *classes.shape))).clip(1).astype(np.uint16)
 
 
 def of_s1(values: np.ndarray, valid: np.ndarray | None = None) -> Planes:

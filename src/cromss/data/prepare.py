@@ -36,6 +36,7 @@ __all__ = ["REPORT_FILE", "prepare"]
 
 REPORT_FILE = "prepare-report.json"
 _BEGUN_FILE = "prepare-begun.json"
+_FIGURES = ("images", "shifts", "season_changes")  # of the report alone: a store is opened often
 _LISTS = ("findings", "shifted_places", "orphans", "refusals", "scenes_without_split", "split_ids_without_scene")
 
 T = TypeVar("T")
@@ -125,7 +126,7 @@ def _write(
         draw(report, out)
     counts = {name: len(report[name]) for name in _LISTS}
     (out / _BEGUN_FILE).unlink()
-    writer.finish({**report, **counts})
+    writer.finish({name: value for name, value in report.items() if name not in _FIGURES} | counts)
 
 
 def _begin(out: Path, settings: Mapping[str, Any], source: Source) -> None:

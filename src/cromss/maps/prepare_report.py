@@ -206,8 +206,8 @@ def _shifts(report: Mapping[str, Any], statistics: SetStatistics) -> Iterator[Se
     farthest = [example for example in statistics.farthest.things() if _length(example) >= ALARM_PX]
     if farthest:
         text = (
-            "The places that lie farthest off. The last picture shows how well the second raster fits when it is moved, "
-            "up to 18 px to each side: bright is good, the cross marks no shift."
+            "The places that lie farthest off. The last picture shows how well the second raster fits where it is "
+            "looked for, up to 18 px to each side: bright is good, the cross marks no shift."
         )
         blocks += [Text(text=text), _gallery(farthest, statistics.legend)]
     yield Section(heading="Shifts", blocks=blocks)
