@@ -162,6 +162,8 @@ class LabelsConfig:
 class PrepareConfig:
     """Read co-registered GeoTIFFs, or a published data set, check everything, and put it into a training store.
 
+    Beside the store it leaves prepare-report.html: shifts, bands, classes, examples, and all that was left out.
+
     Args:
         out: folder of the new store.
         root: folder that the patterns below start from; of a published layout the folder, or zip file, that holds it.

@@ -62,6 +62,10 @@ def test_pixels_without_data_do_not_count_as_dark():
     assert take_off(given, valid, 1000, "a.tif")[1] == 0
 
 
+def test_dark_water_just_below_black_is_no_error():
+    assert take_off(np.full((2, 20, 20), 980, np.uint16), np.ones((20, 20), bool), 1000, "a.tif")[1] == 2
+
+
 def test_an_offset_that_was_never_added_shows_in_the_values():
     with pytest.raises(RangeError, match=r"darker than their offset(.|\n)*a\.tif"):
         take_off(np.full((2, 20, 20), 400, np.uint16), np.ones((20, 20), bool), 1000, "a.tif")

@@ -24,7 +24,8 @@ __all__ = ["OFFSET_TAGS", "offset_of", "take_off"]
 OFFSET_TAGS = ("RADIO_ADD_OFFSET", "BOA_ADD_OFFSET")
 
 _LARGEST_DN = 10_000
-_BELOW = 0.05  # share of values that may be darker than black: shadow and water in L2A come near it
+_NOISE_DN = 200  # reflectance -0.02: so far below black do shadow and water in L2A reach
+_BELOW = 0.05  # share of values that may be darker still
 
 
 def offset_of(tags: Mapping[str, str], setting: int | None, where: str | Path) -> int:
@@ -64,14 +65,15 @@ def take_off(
 ) -> tuple[NDArray[Any], int]:
     """Values (same type) less the offset, never below 0, and in how many bands valid values were below it.
 
-    Raises RangeError where more than 5 % of them are: then nothing was added to this file.
+    Raises RangeError where more than 5 % of the values lie more than 200 DN below it: then nothing was added here.
     """
     below_B = ((values_BHW < offset) & valid_HW).sum(axis=(1, 2))
-    below, count = int(below_B.sum()), values_BHW.shape[0] * int(valid_HW.sum())
-    if below > _BELOW * count:
+    darker = int(((values_BHW < offset - _NOISE_DN) & valid_HW).sum())
+    count = values_BHW.shape[0] * int(valid_HW.sum())
+    if darker > _BELOW * count:
         raise RangeError(
             "Sentinel-2 values are darker than their offset allows",
-            got=f"{below} of {count} values below {offset} DN",
+            got=f"{darker} of {count} values below {offset - _NOISE_DN} DN",
             expected=f"at most {_BELOW:.0%}: {offset} DN are said to be added to every value",
             where=where,
             do="leave s2_offset out, or correct the tag of the offset in the file",
