@@ -80,7 +80,7 @@ def test_the_store_holds_values_without_the_offset(by_tag, tmp_path):
         tags = {"tags": {"LEVEL": "L1C", "RADIO_ADD_OFFSET": "-1000"}} if by_tag else {}
         write_s2(tmp_path / "in" / "s2" / f"{name}.tif", plain[name] + np.uint16(1000), **tags)
     report = prepare(settings(tmp_path / "in", tmp_path / "out", **({} if by_tag else {"s2_offset": 1000})))
-    assert report["band_images_changed"] == {"s2 band images less an offset of 1000 DN": 39}
+    assert report["changed"] == {"s2 band images less an offset of 1000 DN": 39}
     with Store.open(tmp_path / "out") as store:
         for place, name in enumerate(store.ids):
             assert (store.read(place, 0)["s2"] == plain[name]).all()

@@ -304,7 +304,7 @@ def _left_out(report: Mapping[str, Any]) -> Section:
         "pixels that fill no patch": report["pixels_left_over"],
         "labels ignored, in another split than their patch": report["labels_outside_split"],
         "scenes without georeference (kept)": report["scenes_without_georeference"],
-        **report["band_images_changed"],
+        **report["changed"],
     }
     rows: list[list[Cell]] = [[what, count] for what, count in counted.items() if count]
     blocks: list[Block] = [Table(columns=["what", "count"], rows=rows)] if rows else [Text(text="Nothing.")]
