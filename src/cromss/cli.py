@@ -30,7 +30,7 @@ COMMANDS: dict[str, tuple[type, str, str | None]] = {
     "download": (config.DownloadConfig, "cromss.data.download.command:download", "name"),
     "synthesize": (config.SynthesizeConfig, "cromss.data.synthetic:synthesize_store", None),
     "labels": (config.LabelsConfig, "cromss.data.labelling.run:label", "source"),
-    "prepare": (config.PrepareConfig, "cromss.data.prepare:prepare", None),
+    "prepare": (config.PrepareConfig, "cromss.maps.prepare_report:prepare", None),
     "verify": (config.VerifyConfig, "cromss.commands:verify", "path"),
     "pretrain": (config.PretrainConfig, "cromss.commands:pretrain", None),
     "transfer": (config.TransferConfig, "cromss.training.transfer:transfer", None),

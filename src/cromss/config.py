@@ -163,6 +163,8 @@ class LabelsConfig:
 class PrepareConfig:
     """Read co-registered GeoTIFFs, or a published data set, check everything, and put it into a training store.
 
+    Beside the store it leaves prepare-report.html: shifts, bands, classes, examples, and all that was left out.
+
     Args:
         out: folder of the new store.
         root: folder that the patterns below start from; of a published layout the folder, or zip file, that holds it.
@@ -180,6 +182,8 @@ class PrepareConfig:
         s2_bands: bands to keep, by name or set (`all`, `13`, `12`, `10`, `9`, `3`).
         s1_product: `GRD`.
         s2_product: `L1C` or `L2A`; null reads the tag LEVEL of each file.
+        s2_offset: DN that were added to all Sentinel-2 values, and are taken off: 1000 for files as the agency delivers
+            them since 2022 (baseline 04.00), else 0; null reads the tags RADIO_ADD_OFFSET, BOA_ADD_OFFSET of each file.
         legend: name or JSON file of the class scheme of the label maps.
         split: pattern of rasters whose values name splits, or a CSV with columns id, split; null puts all into train.
         split_values: the value of each split in those rasters; other values belong to no split.
@@ -190,6 +194,7 @@ class PrepareConfig:
         edition: `native` keeps dB and DN; `uint8` the authors' 8-bit scaling.
         on_bad: `stop` refuses everything if one scene is bad; `skip` leaves bad scenes out, counted and listed.
         shard_places: places a shard file.
+        shift_samples: images whose shifts are measured for the report, spread evenly over the set; 0 for none.
     """
 
     out: str
@@ -203,6 +208,7 @@ class PrepareConfig:
     s2_bands: str = "all"
     s1_product: str = "GRD"
     s2_product: Literal["L1C", "L2A"] | None = None
+    s2_offset: int | None = None
     legend: str = "dynamic_world"
     split: str | None = None
     split_values: dict[str, int] = field(default_factory=lambda: {"train": 1, "test": 2, "validation": 3})
@@ -213,6 +219,7 @@ class PrepareConfig:
     edition: Edition = "native"
     on_bad: Literal["stop", "skip"] = "stop"
     shard_places: int = 64
+    shift_samples: int = 400
 
 
 @dataclass(frozen=True, kw_only=True)

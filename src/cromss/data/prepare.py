@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import hashlib
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +19,8 @@ from rich.console import Console
 from rich.progress import track
 
 from cromss.config import PrepareConfig
+from cromss.data.findings import findings
+from cromss.data.set_statistics import SetStatistics, StatisticsByListing
 from cromss.data.sources.layouts import Opening, open_source
 from cromss.data.sources.source import Scene, Source
 from cromss.data.splits import draw_split, read_split_table
@@ -34,14 +36,17 @@ __all__ = ["REPORT_FILE", "prepare"]
 
 REPORT_FILE = "prepare-report.json"
 _BEGUN_FILE = "prepare-begun.json"
-_LISTS = ("orphans", "refusals", "scenes_without_split", "split_ids_without_scene")
+_FIGURES = ("images", "shifts", "season_changes")  # of the report alone: a store is opened often
+_LISTS = ("findings", "shifted_places", "orphans", "refusals", "scenes_without_split", "split_ids_without_scene")
 
 T = TypeVar("T")
+Draw = Callable[[SetStatistics, Mapping[str, Any], Path], object]
 
 
-def prepare(config: PrepareConfig) -> dict[str, Any]:
+def prepare(config: PrepareConfig, draw: Draw | None = None) -> dict[str, Any]:
     """Check every scene, then write the store; return the report (JSON types).
 
+    draw: turns statistics and report into further files, in the folder of the store, before the store is finished.
     Raises StoreError when `out` is a finished store; ConfigError and MissingDataError for patterns or splits that lead
     nowhere; and, unless `on_bad` is "skip", a DataError that lists every scene that can not be used.
     """
@@ -61,23 +66,40 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
     scenes = [scene for scene in source.scenes if table is None or scene.id in table]
     _require_splits(config, source, scenes, table)
 
-    surveys = [survey_scene(source, scene) for scene in _progress(scenes, "checking")]
+    statistics = SetStatistics(bands=bands, legend=legend, shift_samples=config.shift_samples)
+    surveys, collected = _survey(source, scenes, statistics)
     refuse_other_bands(surveys)
     refused = [survey for survey in surveys if survey.error is not None]
     if refused and (config.on_bad == "stop" or len(refused) == len(surveys)):
         raise refusal(refused, len(surveys))
     used = [survey for survey in surveys if survey.error is None]
+    statistics = collected.of(survey.listing for survey in used)
+    figures = {**summarize(used, legend), **statistics.summary()}
     report = {
-        **summarize(used, legend),
+        "findings": findings(figures),
+        **figures,
         "orphans": [dataclasses.asdict(orphan) for orphan in source.orphans],
         "refusals": [refusal_row(survey) for survey in refused],
         "scenes_without_split": [scene.id for scene in source.scenes if table is not None and scene.id not in table],
         "split_ids_without_scene": sorted(set(table or ()) - {scene.id for scene in source.scenes}),
         "settings": {name: value for name, value in dataclasses.asdict(config).items() if name != "out"},
     }
-    _write(config, source, used, report, legend, bands)
+    _write(config, source, used, report, legend, bands, draw=functools.partial(draw, statistics) if draw else None)
     _print(report, out)
     return report
+
+
+def _survey(
+    source: Source, scenes: Sequence[Scene], statistics: SetStatistics
+) -> tuple[list[Survey], StatisticsByListing]:
+    """Read every scene once; scenes with an error do not count in the statistics."""
+    surveys, collected = [], StatisticsByListing(empty=statistics)
+    for scene in _progress(scenes, "checking"):
+        part = collected.part()
+        surveys.append(survey_scene(source, scene, part))
+        if surveys[-1].error is None:
+            collected.add(surveys[-1].listing, part)
+    return surveys, collected
 
 
 def _write(
@@ -87,6 +109,7 @@ def _write(
     report: Mapping[str, Any],
     legend: Legend,
     bands: Mapping[str, tuple[str, ...]],
+    draw: Callable[[Mapping[str, Any], Path], object] | None,
 ) -> None:
     """Write the records that were surveyed; after a kill, go on after the last whole shard."""
     out = Path(config.out)
@@ -99,9 +122,11 @@ def _write(
             if record.id not in writer.done:
                 writer.add(record)
     write_json(out / REPORT_FILE, report)
+    if draw is not None:
+        draw(report, out)
     counts = {name: len(report[name]) for name in _LISTS}
     (out / _BEGUN_FILE).unlink()
-    writer.finish({**report, **counts})
+    writer.finish({name: value for name, value in report.items() if name not in _FIGURES} | counts)
 
 
 def _begin(out: Path, settings: Mapping[str, Any], source: Source) -> None:
@@ -192,4 +217,5 @@ def _print(report: Mapping[str, Any], out: Path) -> None:
         shares = ", ".join(f"{name} {share:.1%}" for name, share in count["class_shares"].items() if share)
         held = f"{count['places']} places, no data {count['no_data_share']:.1%}; {shares or 'no labels'}"
         lines.append(f"{split or 'no split'}: {held}")
+    lines += [f"look: {finding['what']}. {finding['do']}" for finding in report["findings"]]
     Console(soft_wrap=True, highlight=False, markup=False).print("\n".join([*lines, f"more in {out / REPORT_FILE}"]))

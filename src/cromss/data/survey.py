@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cromss.data.record import PlaceRecord
+from cromss.data.set_statistics import SetStatistics
 from cromss.data.sources.source import Scene, Source, Tally
 from cromss.errors import BandError, DataError
 from cromss.geo.bands import SENSORS
@@ -62,14 +63,20 @@ class Survey:
     counts: dict[str, Count] = field(default_factory=dict)
     error: DataError | None = None
 
+    @property
+    def listing(self) -> frozenset[tuple[tuple[str, str], tuple[str, ...]]]:
+        """The bands that the scene's files list: scenes alike in this are used or refused together."""
+        return frozenset((key, bands) for key, listed in self.tally.listed.items() for bands in listed)
 
-def survey_scene(source: Source, scene: Scene) -> Survey:
-    """Read all of a scene; what makes it unusable is kept, not raised."""
+
+def survey_scene(source: Source, scene: Scene, statistics: SetStatistics) -> Survey:
+    """Read all of a scene, counting it in `statistics`; what makes it unusable is kept, not raised."""
     survey = Survey(scene=scene)
     try:
         for record in source.records(scene, survey.tally):
             survey.ids.add(record.id)
             survey.counts.setdefault(record.split, Count()).add(record)
+            statistics.add(record)
     except DataError as error:
         survey.error = error
     return survey

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from cromss.errors import BandError, DataError, RangeError
 from cromss.geo.bands import Sensor, band_name, check_values, get_sensor
+from cromss.geo.offsets import offset_of, take_off
 from cromss.geo.raster import Raster, open_raster, read_pixels
 
 __all__ = ["ImageFacts", "describe_image", "read_image"]
@@ -30,7 +31,7 @@ class ImageFacts:
     """What a file of a sensor says about itself.
 
     names: band name -> index in the file from 0. listed: every band as the file names it, in its order.
-    absent: bands that are in the file but hold nothing, as B10 of an L2A file.
+    absent: bands that are in the file but hold nothing, as B10 of an L2A file. offset: DN that its producer added.
     """
 
     sensor: str
@@ -38,6 +39,7 @@ class ImageFacts:
     names: Mapping[str, int]
     absent: frozenset[str]
     listed: tuple[str, ...]
+    offset: int = 0
 
 
 def describe_image(
@@ -46,12 +48,14 @@ def describe_image(
     *,
     product: str | None = None,
     file_bands: Sequence[str] | None = None,
+    offset: int | None = None,
 ) -> ImageFacts:
     """Read bands, product, type and scale from the header of an open raster.
 
     product: what the user says it is; None reads the tag LEVEL (s2) or takes GRD (s1).
     file_bands: the file's bands in order, for files that do not name them.
-    Raises BandError, DataError (no product), RangeError (type, scale or unit).
+    offset: DN added to all s2 values, where no tag says so (`cromss.geo.offsets`).
+    Raises BandError, DataError (no product, or a contradiction), RangeError (type, scale or unit).
     """
     known, where, tags = get_sensor(sensor), dataset.name, dataset.tags()
     listed = _listed(known, dataset, tags, file_bands)
@@ -66,7 +70,14 @@ def describe_image(
     found = _product(known, tags, product, where)
     declared = {band_name(sensor, text) for text in re.split(r"[,; ]+", tags.get("ABSENT_BANDS", ""))}
     absent = {name for name in names if name in declared or name not in known.products[found]}
-    return ImageFacts(sensor=sensor, product=found, names=names, absent=frozenset(absent), listed=tuple(listed))
+    return ImageFacts(
+        sensor=sensor,
+        product=found,
+        names=names,
+        absent=frozenset(absent),
+        listed=tuple(listed),
+        offset=offset_of(tags, offset, where) if sensor == "s2" else 0,
+    )
 
 
 def _listed(
@@ -183,7 +194,7 @@ def read_image(
     """Read `bands` by name, in that order, from a file or an open raster; `facts`: from `describe_image`, or a sensor.
 
     values_BHW: float32 dB (s1) or uint16 DN (s2). valid_HW: False where the file declares no data: any band for s1,
-    all bands that the file really holds for s2. window: row, column, height, width.
+    all bands that the file really holds for s2. An offset of the file is taken off. window: row, column, height, width.
     fill: 0 in every band is no data, too, although the file does not declare it; otherwise such pixels are refused.
     Raises BandError for an absent band, RangeError for values that cannot be in the unit or an undeclared fill.
     """
@@ -204,6 +215,9 @@ def read_image(
         _refuse_undeclared_fill(known, values_BHW[present], valid_HW, source)
     chosen_BHW = values_BHW[[facts.names[name] for name in bands]]
     check_values(known.name, chosen_BHW, valid_HW, bands, source.name)
+    clipped_bands = 0
+    if facts.offset:
+        chosen_BHW, clipped_bands = take_off(chosen_BHW, valid_HW, facts.offset, source.name)
     return Raster(
         values_BHW=chosen_BHW.astype(known.dtype, copy=False),
         valid_HW=valid_HW,
@@ -211,6 +225,7 @@ def read_image(
         grid=grid,
         tags=source.tags(),
         nodata=source.nodata,
+        clipped_bands=clipped_bands,
     )
 
 

@@ -120,6 +120,7 @@ class Raster:
     """Pixels of a file. values_BHW in the file's type; valid_HW False where the file declares no data.
 
     band_names: one a band, "" where the file names none. tags: the file's own. nodata: the declared value, if any.
+    clipped_bands: bands in which values were raised to 0 when an offset was taken off (`cromss.geo.offsets`).
     """
 
     values_BHW: NDArray[Any]
@@ -128,6 +129,7 @@ class Raster:
     grid: Grid
     tags: Mapping[str, str]
     nodata: float | None
+    clipped_bands: int = 0
 
 
 def open_raster(path: str | Path) -> rasterio.DatasetReader:

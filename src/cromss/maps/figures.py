@@ -1,4 +1,4 @@
-"""Figures of a report as SVG: curves, bars, intervals, confusion matrix.
+"""Figures of a report as SVG: curves, bars, intervals, confusion matrix, histograms, offsets.
 
 In: numbers and names. Out: SVG bytes that take their text colour and font from the page they are put into, so that one
 figure reads on a light and on a dark ground. Drawn without pyplot: no global state, no display.
@@ -18,7 +18,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Circle, Rectangle
 from matplotlib.transforms import ScaledTranslation
 from numpy.typing import NDArray
 
@@ -26,7 +26,15 @@ from cromss.errors import ArgumentError
 from cromss.geo.legend import Legend
 from cromss.maps.pictures import readable
 
-__all__ = ["Curve", "bars_figure", "confusion_figure", "curves_figure", "intervals_figure"]
+__all__ = [
+    "Curve",
+    "bars_figure",
+    "confusion_figure",
+    "curves_figure",
+    "intervals_figure",
+    "offsets_figure",
+    "ridges_figure",
+]
 
 # Stand-ins for the page's own colours, exchanged in the finished SVG. No figure uses them for anything else.
 _INK, _RULE = "#010203", "#040506"
@@ -185,6 +193,62 @@ def confusion_figure(matrix_CC: NDArray[np.integer], legend: Legend) -> bytes:
         axes.spines[:].set_visible(False)
         _colour_marks(axes, legend.colors, "x")
         _colour_marks(axes, legend.colors, "y")
+        _finish(figure, buffer)
+    return _to_page(buffer)
+
+
+def ridges_figure(
+    histograms: Mapping[str, NDArray[np.integer]],
+    edges: NDArray[np.floating],
+    *,
+    marks: Mapping[str, tuple[float, float]],
+    x_label: str,
+) -> bytes:
+    """Histograms over common bins, one below the other, each as high as any; marks: name -> dot and reach of a line.
+
+    The axis ends where all but the outermost thousandth of every histogram, and every mark, is in view.
+    """
+    wrong = [name for name, counts in histograms.items() if len(counts) != len(edges) - 1 or not counts.sum()]
+    if not histograms or wrong:
+        raise ArgumentError(
+            "histograms and bins do not match, or are empty", got=wrong or "none", expected=len(edges) - 1
+        )
+    ends = [mean + sign * reach for mean, reach in marks.values() for sign in (-1, 1)]
+    for counts in histograms.values():
+        total = np.cumsum(counts) / counts.sum()
+        ends += [edges[np.searchsorted(total, 0.001)], edges[np.searchsorted(total, 0.999) + 1]]
+    with _drawing(9.4, 0.9 + 0.36 * len(histograms)) as (figure, buffer):
+        axes = figure.add_subplot()
+        for place, (name, counts) in enumerate(histograms.items()):
+            base = place + 0.42
+            axes.stairs(base - 0.8 * counts / counts.max(), edges, baseline=base, fill=True, color=_ARMS[0], alpha=0.55)
+            if name in marks:
+                mean, reach = marks[name]
+                axes.errorbar(mean, base, xerr=reach, fmt="o", color=_INK, markersize=4, elinewidth=1.2)
+        axes.set(xlabel=x_label, xlim=(max(min(ends), edges[0]), min(max(ends), edges[-1])))
+        axes.set(ylim=(len(histograms) - 0.35, -0.5))
+        axes.set_yticks(np.arange(len(histograms)) + 0.3, list(histograms))
+        axes.grid(visible=False, axis="y")
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        _finish(figure, buffer)
+    return _to_page(buffer)
+
+
+def offsets_figure(
+    groups: Mapping[str, Sequence[tuple[float, float]]], *, circle: float, x_label: str, y_label: str
+) -> bytes:
+    """(down, right) points, a square panel a group, all on one scale, with a circle of that radius around no offset."""
+    if not groups or not all(groups.values()):
+        raise ArgumentError("no points to draw", got=list(groups), expected="at least one point a group")
+    reach = 1.1 * max(circle, *(abs(value) for points in groups.values() for point in points for value in point))
+    with _drawing(3.6 * len(groups), 3.7) as (figure, buffer):
+        for index, (name, points) in enumerate(groups.items()):
+            axes = figure.add_subplot(1, len(groups), index + 1, aspect="equal")
+            axes.add_patch(Circle((0, 0), circle, fill=False, edgecolor=_INK, linewidth=1, linestyle=(0, (4, 3))))
+            down, right = np.array(points, float).T
+            axes.scatter(right, down, s=16, color=_ARMS[index % len(_ARMS)], alpha=0.75, linewidths=0)
+            axes.set(title=name, xlabel=x_label, ylabel=y_label, xlim=(-reach, reach), ylim=(reach, -reach))
         _finish(figure, buffer)
     return _to_page(buffer)
 

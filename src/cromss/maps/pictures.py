@@ -30,6 +30,7 @@ __all__ = [
     "GREY",
     "encode_png",
     "error_picture",
+    "fit_picture",
     "label_picture",
     "map_picture",
     "readable",
@@ -44,6 +45,7 @@ __all__ = [
 RGB = NDArray[np.uint8]
 
 GREY = (200, 200, 200)
+_CROSS = (0, 200, 255)
 WRONG, RIGHT = (202, 0, 32), (236, 236, 236)
 
 # Narrower spreads than this are stretched no further, so that calm water is not drawn as noise (DN, 0.04 reflectance).
@@ -109,6 +111,16 @@ def weight_picture(weights_HW: NDArray[np.floating], colormap: str = "magma") ->
         )
     colors = matplotlib.colormaps[colormap](np.where(known, weights_HW, 0))[..., :3]
     return _paint(np.moveaxis(colors, -1, 0), known)
+
+
+def fit_picture(surface_SS: NDArray[np.floating]) -> RGB:
+    """How well two rasters fit at every shift, worst dark and best bright, with a cross over the middle: no shift."""
+    _require_plane(surface_SS, "a surface")
+    low, high = float(surface_SS.min()), float(surface_SS.max())
+    picture = weight_picture((surface_SS - low) / max(high - low, 1e-12))
+    row, column = (side // 2 for side in surface_SS.shape)
+    picture[row - 2 : row + 3, column] = picture[row, column - 2 : column + 3] = _CROSS
+    return picture
 
 
 def error_picture(prediction_HW: NDArray[np.integer], truth_HW: NDArray[np.integer]) -> RGB:

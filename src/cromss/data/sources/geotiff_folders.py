@@ -29,6 +29,7 @@ class GeotiffFolders:
 
     patterns: role -> absolute pattern; roles s1, s2, labels, truth, split. bands: sensor -> the bands to keep, by name.
     products: sensor -> the product where files do not say it. file_bands: sensor -> bands of files that name none.
+    s2_offset: DN that were added to all s2 values, where files do not say it.
     split_values: split -> its value in the rasters of role split; other values, such as 0, are in no split.
     split_of: scene id -> split, where there is no raster. tile: the side of a patch in px; None keeps scenes whole.
     Raises ConfigError and MissingDataError at once for patterns that lead nowhere.
@@ -41,6 +42,7 @@ class GeotiffFolders:
         legend: Legend,
         bands: Mapping[str, Sequence[str]],
         products: Mapping[str, str | None] | None = None,
+        s2_offset: int | None = None,
         file_bands: Mapping[str, Sequence[str]] | None = None,
         split_values: Mapping[str, int] | None = None,
         split_of: Callable[[str], str] | None = None,
@@ -54,7 +56,7 @@ class GeotiffFolders:
 
         def describe(sensor: str, dataset: rasterio.DatasetReader) -> ImageFacts:
             product, names = (products or {}).get(sensor), (file_bands or {}).get(sensor)
-            return describe_image(dataset, sensor, product=product, file_bands=names)
+            return describe_image(dataset, sensor, product=product, file_bands=names, offset=s2_offset)
 
         self._reader = SceneReader(
             bands={sensor: tuple(bands[sensor]) for sensor in self.sensors},

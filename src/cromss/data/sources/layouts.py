@@ -27,6 +27,13 @@ __all__ = ["LAYOUTS", "Opening", "open_source", "refuse_patterns"]
 
 def open_source(opening: Opening) -> Source:
     """The source of the layout that the settings name. Raises ConfigError and MissingDataError of the reader."""
+    if opening.config.s2_offset and opening.config.layout != "geotiff_folders":
+        raise ConfigError(
+            f"layout {opening.config.layout} has no use for the setting s2_offset",
+            got=f"s2_offset {opening.config.s2_offset}",
+            expected="null: what its values mean is known",
+            do="leave s2_offset out, or choose layout geotiff_folders",
+        )
     return LAYOUTS[opening.config.layout](opening)
 
 
@@ -43,6 +50,7 @@ def _geotiff_folders(opening: Opening) -> Source:
         products={"s1": config.s1_product, "s2": config.s2_product},
         # only names that the user wrote out can stand for the order of bands in a file
         file_bands={sensor: names for sensor, names in bands.items() if asked[sensor] not in SENSORS[sensor].subsets},
+        s2_offset=config.s2_offset,
         split_values=config.split_values,
         split_of=opening.split_of,
         tile=config.tile,

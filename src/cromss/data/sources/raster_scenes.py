@@ -143,6 +143,8 @@ class SceneReader:
 
     def _describe(self, sensor: str, dataset: rasterio.DatasetReader, tally: Tally) -> ImageFacts:
         facts = self.describe(sensor, dataset)
+        if facts.offset:
+            tally.changed[f"s2 band images less an offset of {facts.offset} DN"] += len(self.bands[sensor])
         tally.listed.setdefault((sensor, facts.product), {}).setdefault(facts.listed, dataset.name)
         return facts
 
@@ -170,7 +172,7 @@ class SceneReader:
         """The record of one window, or None if nothing in it can be learnt from."""
         truth = self._layer(opened, "truth", window)
         labels = self._layer(opened, "labels", window)
-        images, valid = self._images(opened, window)
+        images, valid = self._images(opened, window, tally)
         usable = valid if labels is None else valid & (labels != IGNORE)
         if self.tile is None:
             images_of = [dataset.name for dataset in opened.files[self.sensors[0]]]
@@ -199,7 +201,9 @@ class SceneReader:
             notes=self._notes(opened),
         )
 
-    def _images(self, opened: _OpenScene, window: Window) -> tuple[dict[str, NDArray[np.generic]], NDArray[np.bool_]]:
+    def _images(
+        self, opened: _OpenScene, window: Window, tally: Tally
+    ) -> tuple[dict[str, NDArray[np.generic]], NDArray[np.bool_]]:
         images: dict[str, NDArray[np.generic]] = {}
         valid = np.ones((len(opened.scene.seasons), *window[2:]), bool)
         for sensor in self.sensors:
@@ -209,6 +213,8 @@ class SceneReader:
             ]
             images[sensor] = np.stack([raster.values_BHW for raster in rasters])
             valid &= np.stack([raster.valid_HW for raster in rasters])
+            if clipped := sum(raster.clipped_bands for raster in rasters):
+                tally.changed["s2 band images with reflectances below 0 set to DN 0"] += clipped
         return images, valid
 
     def _layer(self, opened: _OpenScene, role: str, window: Window) -> NDArray[np.uint8] | None:

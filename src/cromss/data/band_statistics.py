@@ -1,0 +1,180 @@
+"""How the pixels of a set are distributed, band by band, and what gives away a wrong product or an offset.
+
+In: the images of places. Out: for each sensor and product a histogram a band, and, image by image, signs of two faults
+that no single value shows: L1C taken for L2A or the reverse, and the 1000 DN which the agency adds to every value since
+processing baseline 04.00 (January 2022; Sentinel-2 Products Specification Document, RADIO_ADD_OFFSET, BOA_ADD_OFFSET).
+
+    product   mean B9 / mean B8A < 0.6: L1C (water vapour darkens B9), else L2A; open water (mean B8A < 500 DN) can not
+              tell; without these bands by the darkest percent of B2: 800 DN or more, L1C (scattered light); 500 or
+              less, L2A
+    offset    the darkest percent of every band is 900 DN or more; B10 of L1C, which sees little but cirrus, says most
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cromss.geo.bands import get_sensor
+
+__all__ = ["BINS", "OFFSET_DN", "BandCounts", "bin_edges"]
+
+BINS = 160
+OFFSET_DN = 1000
+
+_RANGES = {"s1": (-50.0, 30.0), "s2": (0.0, 10240.0)}  # dB in steps of 0.5, DN in steps of 64; beyond: the end bins
+_OFFSET_FLOOR_DN = 900.0
+_B9_TO_B8A, _LAND_DN = 0.6, 500.0
+_B2_L1C_DN, _B2_L2A_DN = 800.0, 500.0
+_CIRRUS_DN = 120.0  # reflectance 0.012 in B10: where Sen2Cor begins to see thin cirrus (L2A ATBD, S2-PDGS-MPC-ATBD-L2A)
+_NAMED = 5
+
+
+def bin_edges(sensor: str) -> NDArray[np.float64]:
+    """The BINS + 1 borders of the bins, in the sensor's unit."""
+    return np.linspace(*_RANGES[sensor], BINS + 1)
+
+
+@dataclass(kw_only=True)
+class BandCounts:
+    """Sums over the images of one sensor and product.
+
+    histogram_BN: pixels a bin; values beyond the range are in the end bins. total_B, squares_B: of the values.
+    looks_like: what the pixels say of the product -> images. offset: images that look as if 1000 DN were added.
+    named: sign -> up to five images that show it. cirrus_pixels: with B10 above 120 DN, of `pixels`.
+    """
+
+    sensor: str
+    product: str
+    bands: tuple[str, ...]
+    images: int = 0
+    pixels: int = 0
+    histogram_BN: NDArray[np.int64] = field(init=False)
+    total_B: NDArray[np.float64] = field(init=False)
+    squares_B: NDArray[np.float64] = field(init=False)
+    looks_like: Counter[str] = field(default_factory=Counter)
+    offset: int = 0
+    cirrus_pixels: int = 0
+    named: dict[str, list[str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.histogram_BN = np.zeros((len(self.bands), BINS), np.int64)
+        self.total_B, self.squares_B = np.zeros(len(self.bands)), np.zeros(len(self.bands))
+
+    def add(self, name: str, image_BHW: NDArray[Any], valid_HW: NDArray[np.bool_]) -> None:
+        """Count the valid pixels of one image, in the sensor's unit."""
+        values_BN = image_BHW.reshape(len(self.bands), -1) if valid_HW.all() else image_BHW[:, valid_HW]
+        if not values_BN.size:
+            return
+        histogram_BN = self._histogram(values_BN)
+        self.images += 1
+        self.pixels += values_BN.shape[1]
+        self.histogram_BN += histogram_BN
+        total_B = values_BN.sum(axis=1, dtype=np.float64)
+        self.total_B += total_B
+        wide = values_BN.astype(np.float32)
+        self.squares_B += np.einsum("bn,bn->b", wide, wide, dtype=np.float64)
+        if self.sensor == "s2":
+            self._look(name, histogram_BN, total_B / values_BN.shape[1])
+            if "B10" in self.bands:
+                self.cirrus_pixels += int((values_BN[self.bands.index("B10")] > _CIRRUS_DN).sum())
+
+    def merge(self, other: BandCounts) -> None:
+        """Add the sums of another part of the same sensor and product."""
+        for name in ("images", "pixels", "offset", "cirrus_pixels"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.histogram_BN += other.histogram_BN
+        self.total_B += other.total_B
+        self.squares_B += other.squares_B
+        self.looks_like.update(other.looks_like)
+        for sign, names in other.named.items():
+            self.named[sign] = (self.named.get(sign, []) + names)[:_NAMED]
+
+    def _histogram(self, values_BN: NDArray[Any]) -> NDArray[np.int64]:
+        low, high = _RANGES[self.sensor]
+        step = (high - low) / BINS
+        if values_BN.dtype == np.uint16:  # the range starts at 0 and the step is 64: a shift by 6 bits
+            place_BN = np.minimum(values_BN >> 6, BINS - 1).astype(np.intp)
+        else:
+            place_BN = np.clip((values_BN - low) / step, 0, BINS - 1).astype(np.intp)
+        place_BN += np.arange(len(self.bands))[:, None] * BINS
+        return np.bincount(place_BN.ravel(), minlength=len(self.bands) * BINS).reshape(-1, BINS)
+
+    def _look(self, name: str, histogram_BN: NDArray[np.int64], mean_B: NDArray[np.float64]) -> None:
+        """Note what one image looks like; an offset is taken off before the product is judged."""
+        edges = bin_edges("s2")
+        dark = dict(zip(self.bands, (edges[quantile_bin(counts, 0.01)] for counts in histogram_BN), strict=True))
+        shifted = min(dark.values()) >= _OFFSET_FLOOR_DN - (edges[1] - edges[0])
+        added = OFFSET_DN if shifted else 0
+        if shifted:
+            self.offset += 1
+            self._name("offset", name)
+        look = "unknown"
+        if "B9" in self.bands and "B8A" in self.bands:
+            b9, b8a = (mean_B[self.bands.index(band)] - added for band in ("B9", "B8A"))
+            if b8a >= _LAND_DN:
+                look = "L1C" if b9 < _B9_TO_B8A * b8a else "L2A"
+        elif "B2" in self.bands:
+            blue = dark["B2"] - added
+            look = "L1C" if blue >= _B2_L1C_DN else "L2A" if blue <= _B2_L2A_DN else look
+        self.looks_like[look] += 1
+        if look not in (self.product, "unknown"):
+            self._name(look, name)
+
+    def _name(self, sign: str, name: str) -> None:
+        names = self.named.setdefault(sign, [])
+        if len(names) < _NAMED:
+            names.append(name)
+
+    def summary(self) -> dict[str, Any]:
+        """JSON types: mean, std and percentiles of each band beside the published mean and std of the product."""
+        published = get_sensor(self.sensor).statistics[self.product]
+        edges = bin_edges(self.sensor)
+        rows = []
+        for index, band in enumerate(self.bands):
+            mean = self.total_B[index] / self.pixels
+            variance = max(self.squares_B[index] / self.pixels - mean**2, 0.0)
+            low, middle, high = (
+                float(edges[quantile_bin(self.histogram_BN[index], share)]) for share in (0.02, 0.5, 0.98)
+            )
+            usual = published.get(band)
+            rows.append(
+                {
+                    "band": band,
+                    "mean": float(mean),
+                    "std": float(np.sqrt(variance)),
+                    "published_mean": usual[0] if usual else None,
+                    "published_std": usual[1] if usual else None,
+                    "percentile_2": low,
+                    "median": middle,
+                    "percentile_98": high,
+                }
+            )
+        signs: Mapping[str, Any] = {}
+        if self.sensor == "s2":
+            signs = {
+                "looks_like": dict(sorted(self.looks_like.items())),
+                "looks_offset_by_1000": self.offset,
+                "cirrus_share": self.cirrus_pixels / self.pixels if "B10" in self.bands else None,
+                "examples": {sign: list(names) for sign, names in sorted(self.named.items())},
+            }
+        return {
+            "sensor": self.sensor,
+            "product": self.product,
+            "unit": get_sensor(self.sensor).unit,
+            "images": self.images,
+            "pixels": self.pixels,
+            "bands": rows,
+            **signs,
+        }
+
+
+def quantile_bin(counts_N: NDArray[np.int64], share: float) -> int:
+    """The first bin up to which at least `share` (0..1) of the pixels lie; its lower border is the percentile."""
+    total = counts_N.cumsum()
+    return int(np.searchsorted(total, share * total[-1]))

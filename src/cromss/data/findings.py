@@ -1,0 +1,83 @@
+"""What a user should know before training, said in words: from the figures of the prepare report.
+
+In: the figures of a set (JSON types). Out: findings, the gravest first: what was found, and what to do about it.
+Nothing here refuses anything: these are faults of a whole set, which no single file proves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from cromss.data.shift_survey import ALARM_PX
+
+__all__ = ["findings"]
+
+_FEW = 0.02  # share of images that may look otherwise: cloud, snow and desert do
+_FEW_SHIFTED = 0.05  # share of measurable places that may lie off
+_TITLES = {
+    "s2-s1": "Sentinel-1 lies off Sentinel-2",
+    "s2-labels": "the labels lie off Sentinel-2",
+    "s1-labels": "the labels lie off Sentinel-1",
+}
+
+
+def findings(figures: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Findings as {"what": ..., "do": ...}; figures: of `summarize` and `SetStatistics.summary`."""
+    found = [
+        *_offsets(figures["images"]),
+        *_products(figures["images"]),
+        *_shifts(figures),
+        *_splits(figures["splits"]),
+    ]
+    return [{"what": what, "do": do} for what, do in found]
+
+
+def _offsets(images: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    for entry in images:
+        count, total = entry.get("looks_offset_by_1000", 0), entry["images"]
+        if count > _FEW * total:
+            yield (
+                f"{count} of {total} Sentinel-2 {entry['product']} images look as if 1000 DN were added to every value "
+                f"(processing baseline 04.00 and later), such as {entry['examples']['offset'][0]}",
+                "If so, prepare again with s2_offset=1000; where only some of the files have it, set their tag "
+                "RADIO_ADD_OFFSET or BOA_ADD_OFFSET to -1000.",
+            )
+
+
+def _products(images: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    for entry in images:
+        for look, count in entry.get("looks_like", {}).items():
+            if look not in (entry["product"], "unknown") and count > _FEW * entry["images"]:
+                yield (
+                    f"{count} of {entry['images']} Sentinel-2 images that are declared as {entry['product']} look like "
+                    f"{look}, such as {entry['examples'][look][0]}",
+                    "Check the tag LEVEL of these files, or the setting s2_product: the statistics of both differ.",
+                )
+
+
+def _shifts(figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for kind, entry in figures["shifts"].items():
+        if entry["shifted"] <= _FEW_SHIFTED * entry["measurable"]:
+            continue
+        worst = next(row for row in figures["shifted_places"] if row["pair"] == kind)
+        yield (
+            f"{_TITLES[kind]} by {ALARM_PX:g} px or more in {entry['shifted']} of the {entry['measurable']} images in "
+            f"which a shift can be measured (of {entry['measured']} tried); most in {worst['id']}: "
+            f"{worst['length']:.1f} px",
+            "Look at such places in the report; if they are really off, register them again, or leave them out.",
+        )
+
+
+def _splits(splits: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    """Classes that are scored but can not be learnt."""
+    taught = splits.get("train", {}).get("class_shares", {})
+    if not any(taught.values()):
+        return
+    for split, entry in splits.items():
+        absent = [name for name, share in entry["class_shares"].items() if share and not taught.get(name)]
+        if split not in ("train", "") and absent:
+            yield (
+                f"the {split} split holds classes that training never sees: {', '.join(absent)}",
+                "Draw other splits, or add such places to training; their scores will be 0.",
+            )
