@@ -22,21 +22,25 @@ from cromss.training.benchmark import benchmark as run_benchmark
 from cromss.training.checkpoint import find_checkpoint, verify_checkpoint
 from cromss.training.pretrain import pretrain as run_pretraining
 from cromss.training.pretrain_setup import normalizations_of
+from cromss.workers import open_workers, require_workers
 
 __all__ = ["benchmark", "demo", "export", "import_", "pretrain", "verify"]
 
 
 def verify(config: VerifyConfig) -> None:
     """Check a store, a checkpoint or a run by every byte. Raises the error of the first thing that is wrong."""
+    require_workers(config.workers, config.dask_scheduler, path=config.path)
     path = Path(config.path)
     if (path / "store.json").exists() or (path / "shards").exists():
-        report = verify_store(path)
+        with open_workers(config.workers, config.dask_scheduler) as each:
+            report = verify_store(path, each)
         _say(f"{path} is whole: {', '.join(f'{value} {name}' for name, value in report.items())}")
         return
     if not path.exists():
         raise MissingDataError("there is nothing to verify", where=path, do="name a store, a checkpoint or a run")
     folder = find_checkpoint(path)
-    files = verify_checkpoint(folder)
+    with open_workers(config.workers, config.dask_scheduler) as each:
+        files = verify_checkpoint(folder, each)
     _say(f"{folder} is whole: {len(files)} files, {sum(files.values())} bytes")
 
 

@@ -195,6 +195,9 @@ class PrepareConfig:
         on_bad: `stop` refuses everything if one scene is bad; `skip` leaves bad scenes out, counted and listed.
         shard_places: places a shard file.
         shift_samples: images whose shifts are measured for the report, spread evenly over the set; 0 for none.
+        workers: processes that read and write, one of them without Dask; the store is the same for any number.
+        dask_scheduler: address of a Dask scheduler, e.g. `tcp://10.0.0.5:8786`, whose workers are used instead; they
+            need the same files under the same paths.
     """
 
     out: str
@@ -220,6 +223,8 @@ class PrepareConfig:
     on_bad: Literal["stop", "skip"] = "stop"
     shard_places: int = 64
     shift_samples: int = 400
+    workers: int = 1
+    dask_scheduler: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,9 +233,13 @@ class VerifyConfig:
 
     Args:
         path: folder of a store, a checkpoint or a run.
+        workers: processes that read, one of them without Dask.
+        dask_scheduler: address of a Dask scheduler whose workers are used instead; they need the same files.
     """
 
     path: str
+    workers: int = 1
+    dask_scheduler: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

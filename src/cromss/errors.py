@@ -71,7 +71,17 @@ class CromssError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         """Errors cross process borders (data workers), so they must rebuild from their parts."""
-        return (_rebuild, (type(self), self.what, self.got, self.expected, self.where, self.do))
+        parts = (_sendable(part) for part in (self.got, self.expected, self.where))
+        return (_rebuild, (type(self), self.what, *parts, self.do))
+
+
+def _sendable(part: object) -> object:
+    """Plain values as they are; of others, such as an error of a library, only the text that is printed."""
+    if part is None or isinstance(part, str | int | float | Path):
+        return part
+    if type(part) in (list, tuple) and all(isinstance(item, str | int | float) for item in part):  # type: ignore[attr-defined]
+        return part
+    return str(part)
 
 
 def _rebuild(

@@ -11,7 +11,6 @@ from cromss.cli import read_config
 from cromss.config import Layout, PrepareConfig
 from cromss.data.prepare import prepare
 from cromss.data.sources.layouts import LAYOUTS, Opening, open_source, refuse_patterns
-from cromss.data.store import StoreWriter
 from cromss.errors import ConfigError, StoreError
 from cromss.geo.bands import SENSORS
 from cromss.geo.legend import get_legend
@@ -75,9 +74,9 @@ def test_a_killed_prepare_goes_on_to_the_same_store_unless_the_archive_has_chang
     options = {"layout": layout, "shard_places": 1, "s2_bands": "3"}
     prepare(settings(archives[layout], tmp_path / "whole", **options))
 
-    added = StoreWriter.add
+    written = ShardBuilder.write
     with monkeypatch.context() as patch:
-        patch.setattr(StoreWriter, "add", lambda self, record: (added(self, record), stop(self))[0])
+        patch.setattr(ShardBuilder, "write", lambda self, path: (written(self, path), stop(self))[0])
         with pytest.raises(KeyboardInterrupt):
             prepare(settings(archives[layout], tmp_path / "killed", **options))
     assert not (tmp_path / "killed" / "store.json").exists()

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import numpy as np
 import pytest
 
-from cromss.data import prepare as module
 from cromss.data.prepare import REPORT_FILE, prepare
-from cromss.data.store import Store, StoreWriter, verify_store
+from cromss.data.store import Store, verify_store
+from cromss.data.store_shard import ShardBuilder
 from cromss.errors import BandError, ConfigError, DataError, StoreError
 from cromss.geo.legend import IGNORE
 from cromss.geo.raster import read_raster, write_raster
@@ -165,17 +166,14 @@ def test_a_finished_store_is_not_touched(root, tmp_path):
 
 def _interrupt(monkeypatch, after):
     """Stop the writing of the store at the given place."""
+    added, count = ShardBuilder.add, itertools.count()
 
-    class Interrupted(StoreWriter):
-        added = 0
+    def add(builder, record):
+        if next(count) == after:
+            raise KeyboardInterrupt
+        added(builder, record)
 
-        def add(self, record):
-            if self.added == after:
-                raise KeyboardInterrupt
-            self.added += 1
-            super().add(record)
-
-    monkeypatch.setattr(module, "StoreWriter", Interrupted)
+    monkeypatch.setattr(ShardBuilder, "add", add)
 
 
 @pytest.mark.parametrize("after", [0, 1, 2, 5])

@@ -147,7 +147,7 @@ def test_a_store_written_in_pieces_is_the_same_byte_for_byte(tmp_path: Path, edi
 
 
 def test_a_shard_is_also_full_by_its_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cromss.data.store_writer.SHARD_BYTES", 1)
+    monkeypatch.setattr("cromss.data.store_shard.SHARD_BYTES", 1)
     write_store(tmp_path / "store", [make_record(number) for number in range(3)])
     assert len(list((tmp_path / "store/shards").iterdir())) == 3
 

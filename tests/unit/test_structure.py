@@ -17,6 +17,7 @@ ROOMS = [
     "files",
     "pickles",
     "config",
+    "workers",
     "geo",
     "method",
     "data",

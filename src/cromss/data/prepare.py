@@ -11,7 +11,8 @@ import dataclasses
 import functools
 import hashlib
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,17 +21,20 @@ from rich.progress import track
 
 from cromss.config import PrepareConfig
 from cromss.data.findings import findings
+from cromss.data.preparation import Preparation, survey, write_shard
 from cromss.data.set_statistics import SetStatistics, StatisticsByListing
-from cromss.data.sources.layouts import Opening, open_source
+from cromss.data.shard_plan import finished_shards, plan_shards
+from cromss.data.sources.layouts import Opening
 from cromss.data.sources.source import Scene, Source
 from cromss.data.splits import draw_split, read_split_table
-from cromss.data.store import StoreWriter
 from cromss.data.store_layout import META_FILE
-from cromss.data.survey import Survey, refusal, refusal_row, refuse_other_bands, summarize, survey_scene
+from cromss.data.store_writer import StoreWriter, remove_unfinished
+from cromss.data.survey import Survey, refusal, refusal_row, refuse_other_bands, summarize
 from cromss.errors import ConfigError, MissingDataError, StoreError
 from cromss.files import read_json, write_json
 from cromss.geo.bands import SENSORS, resolve_bands
-from cromss.geo.legend import Legend, get_legend
+from cromss.geo.legend import get_legend
+from cromss.workers import Each, open_workers, require_workers
 
 __all__ = ["REPORT_FILE", "prepare"]
 
@@ -38,6 +42,10 @@ REPORT_FILE = "prepare-report.json"
 _BEGUN_FILE = "prepare-begun.json"
 _FIGURES = ("images", "shifts", "season_changes")  # of the report alone: a store is opened often
 _LISTS = ("findings", "shifted_places", "orphans", "refusals", "scenes_without_split", "split_ids_without_scene")
+
+_MEANS = ("out", "workers", "dask_scheduler")  # settings that change nothing in a store
+_NEIGHBOURS = 8  # scenes that one worker reads one after the other: layouts keep several in one file
+_UNDER_WAY = 128  # scenes that are handed out and not yet counted, at most
 
 T = TypeVar("T")
 Draw = Callable[[SetStatistics, Mapping[str, Any], Path], object]
@@ -50,6 +58,7 @@ def prepare(config: PrepareConfig, draw: Draw | None = None) -> dict[str, Any]:
     Raises StoreError when `out` is a finished store; ConfigError and MissingDataError for patterns or splits that lead
     nowhere; and, unless `on_bad` is "skip", a DataError that lists every scene that can not be used.
     """
+    require_workers(config.workers, config.dask_scheduler, root=config.root, out=config.out)
     out = Path(config.out)
     if (out / META_FILE).exists():
         raise StoreError("a finished store is there already", where=out, do="choose another out, or delete that store")
@@ -62,65 +71,91 @@ def prepare(config: PrepareConfig, draw: Draw | None = None) -> dict[str, Any]:
         split_of=functools.partial(_split_of, config, table),
         by_table=table is not None,
     )
-    source = open_source(opening)
+    preparation = Preparation(opening)
+    source = preparation.source
     scenes = [scene for scene in source.scenes if table is None or scene.id in table]
     _require_splits(config, source, scenes, table)
 
-    statistics = SetStatistics(bands=bands, legend=legend, shift_samples=config.shift_samples)
-    surveys, collected = _survey(source, scenes, statistics)
-    refuse_other_bands(surveys)
-    refused = [survey for survey in surveys if survey.error is not None]
-    if refused and (config.on_bad == "stop" or len(refused) == len(surveys)):
-        raise refusal(refused, len(surveys))
-    used = [survey for survey in surveys if survey.error is None]
-    statistics = collected.of(survey.listing for survey in used)
-    figures = {**summarize(used, legend), **statistics.summary()}
-    report = {
-        "findings": findings(figures),
-        **figures,
-        "orphans": [dataclasses.asdict(orphan) for orphan in source.orphans],
-        "refusals": [refusal_row(survey) for survey in refused],
-        "scenes_without_split": [scene.id for scene in source.scenes if table is not None and scene.id not in table],
-        "split_ids_without_scene": sorted(set(table or ()) - {scene.id for scene in source.scenes}),
-        "settings": {name: value for name, value in dataclasses.asdict(config).items() if name != "out"},
-    }
-    _write(config, source, used, report, legend, bands, draw=functools.partial(draw, statistics) if draw else None)
+    with open_workers(config.workers, config.dask_scheduler) as each:
+        statistics = SetStatistics(bands=bands, legend=legend, shift_samples=config.shift_samples)
+        surveys, collected = _survey(preparation, scenes, statistics, each)
+        refuse_other_bands(surveys)
+        refused = [survey for survey in surveys if survey.error is not None]
+        if refused and (config.on_bad == "stop" or len(refused) == len(surveys)):
+            raise refusal(refused, len(surveys))
+        used = [survey for survey in surveys if survey.error is None]
+        statistics = collected.of(survey.listing for survey in used)
+        figures = {**summarize(used, legend), **statistics.summary()}
+        report = {
+            "findings": findings(figures),
+            **figures,
+            "orphans": [dataclasses.asdict(orphan) for orphan in source.orphans],
+            "refusals": [refusal_row(survey) for survey in refused],
+            "scenes_without_split": [
+                scene.id for scene in source.scenes if table is not None and scene.id not in table
+            ],
+            "split_ids_without_scene": sorted(set(table or ()) - {scene.id for scene in source.scenes}),
+            "settings": {name: value for name, value in dataclasses.asdict(config).items() if name not in _MEANS},
+        }
+        _write(preparation, used, report, each, draw=functools.partial(draw, statistics) if draw else None)
     _print(report, out)
     return report
 
 
 def _survey(
-    source: Source, scenes: Sequence[Scene], statistics: SetStatistics
+    preparation: Preparation, scenes: Sequence[Scene], statistics: SetStatistics, each: Each
 ) -> tuple[list[Survey], StatisticsByListing]:
-    """Read every scene once; scenes with an error do not count in the statistics."""
+    """Read every scene once; scenes with an error do not count in the statistics.
+
+    The statistics of a scene depend a little on what was counted before it was handed out (`StatisticsByListing.part`):
+    always all but the last `_UNDER_WAY` scenes, so that they are the same for any number of workers.
+    """
     surveys, collected = [], StatisticsByListing(empty=statistics)
-    for scene in _progress(scenes, "checking"):
-        part = collected.part()
-        surveys.append(survey_scene(source, scene, part))
-        if surveys[-1].error is None:
-            collected.add(surveys[-1].listing, part)
+    uncounted: deque[tuple[Survey, SetStatistics]] = deque()
+
+    def count(most: int) -> None:
+        while len(uncounted) > most:
+            survey, part = uncounted.popleft()
+            if survey.error is None:
+                collected.add(survey.listing, part)
+
+    def handed_out() -> Iterator[tuple[Scene, SetStatistics]]:
+        for number, scene in enumerate(scenes):
+            count(_UNDER_WAY - (number - len(surveys)))
+            yield scene, collected.part()
+
+    results = each(survey, preparation, handed_out(), together=_NEIGHBOURS, ahead=_UNDER_WAY)
+    for result in _progress(results, len(scenes), "checking"):
+        surveys.append(result[0])
+        uncounted.append(result)
+    count(0)
     return surveys, collected
 
 
 def _write(
-    config: PrepareConfig,
-    source: Source,
+    preparation: Preparation,
     used: Sequence[Survey],
     report: Mapping[str, Any],
-    legend: Legend,
-    bands: Mapping[str, tuple[str, ...]],
+    each: Each,
     draw: Callable[[Mapping[str, Any], Path], object] | None,
 ) -> None:
-    """Write the records that were surveyed; after a kill, go on after the last whole shard."""
-    out = Path(config.out)
-    _begin(out, report["settings"], source)
-    writer = StoreWriter(out, legend=legend, sensors=bands, edition=config.edition, shard_places=config.shard_places)
-    for survey in _progress(used, "writing"):
-        if survey.ids <= writer.done:
-            continue
-        for record in source.records(survey.scene):
-            if record.id not in writer.done:
-                writer.add(record)
+    """Write the records that were surveyed; after a kill, go on with the shards that are not there."""
+    out, opening = preparation.out, preparation.opening
+    shards = plan_shards(used, opening.config.shard_places)
+    _begin(out, report["settings"], preparation.source)
+    remove_unfinished(out)
+    done = finished_shards(out, shards)
+    todo = [shard for shard in shards if shard.number not in done]
+    made = _progress(each(write_shard, preparation, todo), len(todo), "writing")
+    hashes = {shard.number: total for shard, total in zip(todo, made, strict=True)}
+    writer = StoreWriter(
+        out,
+        legend=opening.legend,
+        sensors=opening.bands,
+        edition=opening.config.edition,
+        shard_places=opening.config.shard_places,
+        hashes=hashes,
+    )
     write_json(out / REPORT_FILE, report)
     if draw is not None:
         draw(report, out)
@@ -199,9 +234,9 @@ def _require_splits(
         )
 
 
-def _progress(items: Sequence[T], title: str) -> Iterable[T]:
-    console = Console(stderr=True)
-    return track(items, description=title, console=console, disable=not sys.stderr.isatty(), transient=True)
+def _progress(items: Iterable[T], total: int, title: str) -> Iterable[T]:
+    console, hidden = Console(stderr=True), not sys.stderr.isatty()
+    return track(items, total=total, description=title, console=console, disable=hidden, transient=True)
 
 
 def _print(report: Mapping[str, Any], out: Path) -> None:

@@ -8,6 +8,7 @@ of each of its arrays, which tells whose bytes they are.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +17,24 @@ from zlib_ng.zlib_ng import crc32
 from cromss.data.store_layout import INDEX_FILE, META_FILE, ShardHeader, read_header
 from cromss.data.store_reader import Store
 from cromss.errors import DamagedFileError, DataError
+from cromss.workers import Each, here
 
 __all__ = ["verify_store"]
 
 _SHOWN = 20  # damaged arrays named in an error
 
 
-def verify_store(path: str | Path) -> dict[str, Any]:
-    """Check every byte of the store in folder `path`; return counts of what was checked.
+def verify_store(path: str | Path, each: Each = here) -> dict[str, Any]:
+    """Check every byte of the store in folder `path`; return counts of what was checked. each: who reads the shards.
 
     Raises what `Store.open` raises, and DamagedFileError naming the places, seasons and arrays that differ.
     """
     path = Path(path)
     with Store.open(path) as store:
         damage, arrays = [], 0
-        for number, shard in enumerate(store.meta["shards"]):
-            found, count = _verify_shard(path / shard["file"], shard["sha256"])
+        shards = store.meta["shards"]
+        for number, (found, count) in enumerate(each(_verify_shard, path, shards)):
+            shard = shards[number]
             damage += [text or f"{shard['file']}: {_span(store.ids_in_shard(number))}" for text in found]
             arrays += count
         if damage:
@@ -49,14 +52,15 @@ def verify_store(path: str | Path) -> dict[str, Any]:
         return {**counts, "bytes": size, "fingerprint": store.fingerprint}
 
 
-def _verify_shard(path: Path, expected: str) -> tuple[list[str], int]:
+def _verify_shard(store: Path, shard: Mapping[str, Any]) -> tuple[list[str], int]:
     """The arrays of a shard that differ, and how many it holds; "" stands for damage outside all arrays."""
+    path = store / shard["file"]
     try:
         header = read_header(path)
         wrong, got = _check_arrays(path, header)
     except (DataError, OSError):
         return [""], 0
-    return wrong or ([] if got == expected else [""]), len(header.extents)
+    return wrong or ([] if got == shard["sha256"] else [""]), len(header.extents)
 
 
 def _span(ids: list[str]) -> str:

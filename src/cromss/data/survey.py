@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from cromss.data.record import PlaceRecord
 from cromss.data.set_statistics import SetStatistics
 from cromss.data.sources.source import Scene, Source, Tally
-from cromss.errors import BandError, DataError
+from cromss.data.store_shard import stored_bytes
+from cromss.errors import ArgumentError, BandError, DataError
 from cromss.geo.bands import SENSORS
 from cromss.geo.legend import IGNORE, Legend
 
@@ -55,11 +56,14 @@ class Count:
 
 @dataclass(kw_only=True)
 class Survey:
-    """One scene: the ids of its records, their sums by split, and the error if it can not be used."""
+    """One scene: its records, their sums by split, and the error if it can not be used.
+
+    sizes: id -> bytes in the store, in the order of the records.
+    """
 
     scene: Scene
     tally: Tally = field(default_factory=Tally)
-    ids: set[str] = field(default_factory=set)
+    sizes: dict[str, int] = field(default_factory=dict)
     counts: dict[str, Count] = field(default_factory=dict)
     error: DataError | None = None
 
@@ -69,12 +73,14 @@ class Survey:
         return frozenset((key, bands) for key, listed in self.tally.listed.items() for bands in listed)
 
 
-def survey_scene(source: Source, scene: Scene, statistics: SetStatistics) -> Survey:
-    """Read all of a scene, counting it in `statistics`; what makes it unusable is kept, not raised."""
+def survey_scene(source: Source, scene: Scene, edition: str, statistics: SetStatistics) -> Survey:
+    """Read all of a scene, for a store of that edition, counting it in `statistics`; an error of it is kept, not raised."""
     survey = Survey(scene=scene)
     try:
         for record in source.records(scene, survey.tally):
-            survey.ids.add(record.id)
+            if record.id in survey.sizes:
+                raise ArgumentError("a scene hands on two records of one id", got=record.id, where=scene.id)
+            survey.sizes[record.id] = stored_bytes(record, edition)
             survey.counts.setdefault(record.split, Count()).add(record)
             statistics.add(record)
     except DataError as error:

@@ -29,6 +29,7 @@ from torch import Tensor
 from cromss.errors import CheckpointError, ModelError
 from cromss.files import commit_folder, remove_folder, sha256
 from cromss.models.networks import NetworkSpec, SegmentationNetwork, build_network
+from cromss.workers import Each, here
 
 __all__ = [
     "CARD",
@@ -123,19 +124,20 @@ def _versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in packages}
 
 
-def verify_checkpoint(folder: str | Path) -> dict[str, int]:
-    """Check size and SHA-256 of every file of a checkpoint folder; return {file name: bytes}.
+def verify_checkpoint(folder: str | Path, each: Each = here) -> dict[str, int]:
+    """Check size and SHA-256 of every file of a checkpoint folder; return {file name: bytes}. each: who reads them.
 
     Raises CheckpointError naming the first file that is missing, of another length, or changed.
     """
     folder = Path(folder)
     files = _read_manifest(folder)
-    for name in files:
-        _verify_file(folder, name, files[name])
+    for _ in each(_verify_file, folder, list(files.items())):
+        pass  # the first that is wrong raises
     return {name: entry["bytes"] for name, entry in files.items()}
 
 
-def _verify_file(folder: Path, name: str, entry: Mapping[str, Any]) -> None:
+def _verify_file(folder: Path, file: tuple[str, Mapping[str, Any]]) -> None:
+    name, entry = file
     path = folder / name
     try:
         size = path.stat().st_size if path.is_file() else None
@@ -247,7 +249,7 @@ def _json(content: Any) -> bytes:
 def load_card(checkpoint: str | Path) -> dict[str, Any]:
     """The card of a checkpoint or run folder; only the card's own bytes are verified. Raises CheckpointError."""
     folder = find_checkpoint(checkpoint)
-    _verify_file(folder, CARD, _read_manifest(folder)[CARD])
+    _verify_file(folder, (CARD, _read_manifest(folder)[CARD]))
     card = read_json_table(folder / CARD)
     if card.get("format") != FORMAT or not isinstance(card.get("network"), dict):
         raise CheckpointError(

@@ -5,7 +5,7 @@ In: a pattern for each role (s1, s2, labels, truth, split). Out: scenes, found a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import rasterio
@@ -73,12 +73,14 @@ class GeotiffFolders:
         for scene in self.scenes:
             yield from self.records(scene)
 
-    def records(self, scene: Scene, tally: Tally | None = None) -> Iterator[PlaceRecord]:
-        """The records of one scene, read one at a time; `tally` collects what is left out.
+    def records(
+        self, scene: Scene, tally: Tally | None = None, only: Container[str] | None = None
+    ) -> Iterator[PlaceRecord]:
+        """The records of one scene, or those of `only`, read one at a time; `tally` collects what is left out.
 
         Raises DataError of the fitting kind for anything that makes the scene unusable, possibly after some patches.
         """
-        return self._reader.records(scene, tally)
+        return self._reader.records(scene, tally, only)
 
     def split(self, scene: Scene) -> str | None:
         """The split of all records of a scene; None where a raster decides for each patch."""

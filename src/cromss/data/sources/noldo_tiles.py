@@ -18,7 +18,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,9 +85,11 @@ class NoldoTiles:
         self._folders: dict[str, str] = {}
         self.scenes = self._join(self._found())
 
-    def records(self, scene: Scene, tally: Tally | None = None) -> Iterator[PlaceRecord]:
-        """The records of one tile. Raises DataError of the fitting kind for anything that makes it unusable."""
-        for record in self._reader.records(scene, tally):
+    def records(
+        self, scene: Scene, tally: Tally | None = None, only: Container[str] | None = None
+    ) -> Iterator[PlaceRecord]:
+        """The records of one tile, or those of `only`. Raises DataError for anything that makes it unusable."""
+        for record in self._reader.records(scene, tally, only):
             yield dataclasses.replace(record, split=self.split(scene), notes={"date": scene.id.rpartition("-")[2]})
 
     def split(self, scene: Scene) -> str:

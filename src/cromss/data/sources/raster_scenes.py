@@ -10,7 +10,7 @@ Patches lie on the scene's own pixel grid, from its upper left corner; what does
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,9 +89,12 @@ class SceneReader:
             return None
         return self.split_of(scene.id) if self.split_of else ""
 
-    def records(self, scene: Scene, tally: Tally | None = None) -> Iterator[PlaceRecord]:
+    def records(
+        self, scene: Scene, tally: Tally | None = None, only: Container[str] | None = None
+    ) -> Iterator[PlaceRecord]:
         """The records of one scene, read one at a time; `tally` collects what is left out.
 
+        only: ids of the records to read; other patches are passed over unread. None for all.
         Raises DataError of the fitting kind for anything that makes the scene unusable, possibly after some patches.
         """
         tally = Tally() if tally is None else tally
@@ -99,11 +102,13 @@ class SceneReader:
             opened = self._open(stack, scene, tally)
             handed_on = 0
             for name, window in self._windows(opened, tally):
+                if only is not None and name not in only:
+                    continue
                 record = self._record(opened, name, window, tally)
                 if record is not None:
                     handed_on += 1
                     yield record
-            if handed_on == 0:
+            if handed_on == 0 and only is None:
                 reasons = ", ".join(f"{count} {reason}" for reason, count in tally.left_out.items())
                 raise LabelError(
                     "no patch of a scene can be used",

@@ -10,7 +10,7 @@ A reader finds its scenes when it is opened, from names alone, and reads pixels 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -76,9 +76,13 @@ class Source(Protocol):
     @property
     def orphans(self) -> Sequence[Orphan]: ...
 
-    def records(self, scene: Scene, tally: Tally | None = None) -> Iterator[PlaceRecord]:
+    def records(
+        self, scene: Scene, tally: Tally | None = None, only: Container[str] | None = None
+    ) -> Iterator[PlaceRecord]:
         """The records of one scene, the same at every call; `tally` collects what is left out or changed.
 
+        only: the ids of the records that are read and handed on, which another call has shown to be there; None for
+        all.
         Raises DataError of the fitting kind for anything that makes the scene unusable, possibly after some records.
         """
         ...

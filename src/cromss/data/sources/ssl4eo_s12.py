@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -104,8 +104,12 @@ class Ssl4eoS12:
                 where=self._root,
             )
 
-    def records(self, scene: Scene, tally: Tally | None = None) -> Iterator[PlaceRecord]:
+    def records(
+        self, scene: Scene, tally: Tally | None = None, only: Container[str] | None = None
+    ) -> Iterator[PlaceRecord]:
         """The record of a place. Raises DataError of the fitting kind for anything that makes it unusable."""
+        if only is not None and scene.id not in only:
+            return
         tally = Tally() if tally is None else tally
         images = {
             sensor: [

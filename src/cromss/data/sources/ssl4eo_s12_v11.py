@@ -19,7 +19,7 @@ shard. Assumed: Zarr version 2 as xarray writes it. The later edition as tar fil
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,8 +91,12 @@ class Ssl4eoS12V11:
                 do="correct root; the edition as tar files is another layout, which is not read",
             )
 
-    def records(self, scene: Scene, tally: Tally | None = None) -> Iterator[PlaceRecord]:
+    def records(
+        self, scene: Scene, tally: Tally | None = None, only: Container[str] | None = None
+    ) -> Iterator[PlaceRecord]:
         """The record of a sample. Raises DataError of the fitting kind for anything that makes it unusable."""
+        if only is not None and scene.id not in only:
+            return
         tally = Tally() if tally is None else tally
         images: dict[str, NDArray[Any]] = {}
         valid = np.ones((_TIMES, SIDE, SIDE), bool)
