@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -54,7 +55,7 @@ class Each(Protocol):
 
 
 def here(
-    function: Callable[[S, T], R], shared: S, items: Iterable[T], *, together: int = 1, ahead: int | None = None
+    function: Callable[[S, T], R], shared: S, items: Iterable[T], *, together: int = 1, ahead: int = 2**31
 ) -> Iterator[R]:
     """The `Each` of this process: one item after the other, as results are asked for."""
     return (function(shared, item) for item in items)
@@ -120,7 +121,7 @@ class _OnDask:
         # a task, not scattered data: if all workers that hold it die, the scheduler can make it again
         sent = self._client.submit(_unchanged, shared, pure=False)
         waiting: deque[Future[list[R]]] = deque()
-        most = self._ahead if ahead is None else max(1, min(self._ahead, ahead // together))
+        most = max(1, min(self._ahead, ahead // together))
         drawn = iter(items)
         while True:
             if len(waiting) == most:
@@ -176,9 +177,15 @@ def _require_dask() -> None:
 def _start(stack: contextlib.ExitStack, workers: int) -> Client:
     from distributed import Client, LocalCluster
 
-    # no limit of memory: a piece of work is bounded, and one that Dask stops for its size is only tried again
     cluster = stack.enter_context(
-        LocalCluster(n_workers=workers, threads_per_worker=1, processes=True, memory_limit=0, dashboard_address=None)
+        LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            memory_limit=0,  # a piece of work is bounded; one that Dask stops for its size would only be tried again
+            dashboard_address="127.0.0.1:0",  # else the port that every other cluster here wants, too
+            silence_logs=logging.ERROR,  # a worker that was replaced changes no result
+        )
     )
     return stack.enter_context(Client(cluster, set_as_default=False))
 

@@ -74,7 +74,10 @@ class Survey:
 
 
 def survey_scene(source: Source, scene: Scene, edition: str, statistics: SetStatistics) -> Survey:
-    """Read all of a scene, for a store of that edition, counting it in `statistics`; an error of it is kept, not raised."""
+    """Read all of a scene, for a store of that edition; what makes it unusable is kept, not raised.
+
+    statistics: the scene is counted in them, too; of one with an error they mean nothing.
+    """
     survey = Survey(scene=scene)
     try:
         for record in source.records(scene, survey.tally):

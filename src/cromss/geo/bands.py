@@ -12,6 +12,7 @@ The mean and std of a band depend on the product: GRD for s1; L1C or L2A for s2 
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -298,34 +299,35 @@ def check_values(
     Raises RangeError, with a count: not finite; s1 in linear power; s2 as reflectance; beyond the valid range.
     """
     known = get_sensor(sensor)
-    values = values_BHW[:, valid_HW]
+    # most images are valid everywhere; picking pixels one by one costs more than all that follows
+    values = values_BHW.reshape(len(values_BHW), -1) if valid_HW.all() else values_BHW[:, valid_HW]
     if values.size == 0:
         return
-    finite = np.isfinite(values)
-    if not finite.all():
+    low, high = float(values.min()), float(values.max())  # NaN if there is one
+    if not (math.isfinite(low) and math.isfinite(high)):
+        finite = np.isfinite(values).all(axis=0)
         raise RangeError(
             f"{known.title} has pixels that are not finite and not declared as no-data",
-            got=f"{int((~finite.all(axis=0)).sum())} of {values.shape[1]} pixels with NaN or infinity",
+            got=f"{int((~finite).sum())} of {values.shape[1]} pixels with NaN or infinity",
             expected="finite numbers, or a no-data value in the file",
             where=where,
             do="set the file's no-data value (gdal_edit.py -a_nodata nan FILE), or leave the scene out",
         )
-    _check_unit(known, values, where)
-    beyond = (values < known.valid_min) | (values > known.valid_max)
-    if beyond.any():
+    _check_unit(known, values.dtype, low, high, where)
+    if low < known.valid_min or high > known.valid_max:
+        beyond = (values < known.valid_min) | (values > known.valid_max)
         worst = bands[int(beyond.sum(axis=1).argmax())]
         raise RangeError(
             f"{known.title} has values beyond what {known.unit} can be",
-            got=f"{int(beyond.any(axis=0).sum())} pixels in {values.min():g} to {values.max():g}, most in {worst}",
+            got=f"{int(beyond.any(axis=0).sum())} pixels in {low:g} to {high:g}, most in {worst}",
             expected=f"{known.valid_min:g} to {known.valid_max:g} {known.unit}",
             where=where,
             do="convert the file, or declare its fill value as no-data",
         )
 
 
-def _check_unit(known: Sensor, values: NDArray[Any], where: str | Path) -> None:
-    """`values` (B, N) are finite. Backscatter in dB is mostly negative; DN are whole numbers far above 1."""
-    low, high = float(values.min()), float(values.max())
+def _check_unit(known: Sensor, dtype: np.dtype[Any], low: float, high: float, where: str | Path) -> None:
+    """`low` to `high` are the values. Backscatter in dB is mostly negative; DN are whole numbers far above 1."""
     if known.name == "s1" and low >= 0:
         raise RangeError(
             "Sentinel-1 looks like linear power, not dB: no value is negative",
@@ -334,10 +336,10 @@ def _check_unit(known: Sensor, values: NDArray[Any], where: str | Path) -> None:
             where=where,
             do="convert it with 10 * log10(x)",
         )
-    if known.name == "s2" and (high <= 10 or not np.issubdtype(values.dtype, np.integer)):
+    if known.name == "s2" and (high <= 10 or not np.issubdtype(dtype, np.integer)):
         raise RangeError(
             "Sentinel-2 is not given as digital numbers",
-            got=f"{values.dtype}, {low:g} to {high:g}" + (" (looks like reflectance)" if high <= 10 else ""),
+            got=f"{dtype}, {low:g} to {high:g}" + (" (looks like reflectance)" if high <= 10 else ""),
             expected="whole numbers, DN = reflectance * 10000, as uint16",
             where=where,
             do="multiply reflectance by 10000, round, and write uint16",
