@@ -98,7 +98,7 @@ def main() -> None:
         size = read_alone(root)  # also brings the files into the page cache
         prepare_quietly(root, out)
         if options.profile:
-            with cProfile.Profile() as profile:
+            with cProfile.Profile(time.process_time) as profile:
                 prepare_quietly(root, out)
             pstats.Stats(profile, stream=sys.stdout).sort_stats("tottime").print_stats(18)
         times = [

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -184,10 +185,16 @@ def _start(stack: contextlib.ExitStack, workers: int) -> Client:
             processes=True,
             memory_limit=0,  # a piece of work is bounded; one that Dask stops for its size would only be tried again
             dashboard_address="127.0.0.1:0",  # else the port that every other cluster here wants, too
+            preload="cromss.workers",
             silence_logs=logging.ERROR,  # a worker that was replaced changes no result
         )
     )
     return stack.enter_context(Client(cluster, set_as_default=False))
+
+
+def dask_setup(worker: object) -> None:
+    """Dask calls this in every worker that `open_workers` starts: Ctrl-C is for the command, which then ends them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _connect(stack: contextlib.ExitStack, address: str) -> Client:
