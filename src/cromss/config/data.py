@@ -1,0 +1,240 @@
+"""Settings of the commands that make data: scenes, labels, stores, downloads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+__all__ = ["DownloadConfig", "LabelsConfig", "PrepareConfig", "SynthesizeConfig", "VerifyConfig"]
+
+Edition = Literal["native", "uint8"]
+Layout = Literal[
+    "geotiff_folders",
+    "ssl4eo_s12",
+    "ssl4eo_s12_v1_1",
+    "noldo_s12_nol",
+    "noldo_s12_dw",
+    "noldo_s12_osm",
+    "dfc2020",
+    "sen12ms",
+    "bigearthnet",
+    "cromss_lmdb",
+    "dfc2020_lmdb",
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SynthesizeConfig:
+    """Make scenes with known truth and labels that err as Dynamic World does, and put them into a training store.
+
+    Args:
+        out: folder of the new store.
+        train: places for training.
+        validation: places for validation.
+        test: places for testing.
+        size: side of a scene in pixels of 10 m.
+        seasons: images a place, one a season.
+        seed: everything follows from it.
+        world: `pretrain`, or `shifted` (other parcels, class mix, spectra and legend: an exact-label task).
+        design: `systematic` (labels err as a function of the image) or `idiosyncratic` (blobs relabelled at random).
+        edition: `native` keeps dB and DN; `uint8` the authors' 8-bit scaling.
+        workers: processes that make scenes; the result is the same for any number.
+    """
+
+    out: str
+    train: int = 40
+    validation: int = 16
+    test: int = 0
+    size: int = 128
+    seasons: int = 4
+    seed: int = 0
+    world: Literal["pretrain", "shifted"] = "pretrain"
+    design: Literal["systematic", "idiosyncratic"] = "systematic"
+    edition: Edition = "native"
+    workers: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelsConfig:
+    """Make noisy label maps for images: by rules on colours, from polygons, maps, probabilities, or several fused.
+
+    Args:
+        source: `rules` (spectral indices of Sentinel-2 against thresholds); `polygons` (OpenStreetMap, or any areas
+            with a class); `maps` (label GeoTIFFs of any grid); `stac` (the same, found in a STAC catalogue);
+            `probabilities` (soft labels on the images' grids); `fuse` (several label maps into one); `earth_engine`
+            (Dynamic World).
+        out: folder for labels/<id>.tif, confidence/<id>.tif where the source has it, and labels-report.json.
+        root: folder that the patterns images, probabilities, fuse and confidences start from.
+        images: pattern of the images that want labels, e.g. `s2/{id}.tif` or `s2/{id}/{season}.tif`; their grids
+            are used.
+        legend: class scheme of the labels to write, by name or JSON file.
+        s2_product: rules: `L1C` or `L2A`; null reads the tag LEVEL of each image.
+        sun_zenith: rules: degrees between sun and zenith over L1C images; null computes it from tag DATE and place.
+        polygons: polygons: GeoPackage, Shapefile, GeoJSON, FlatGeobuf or .osm.pbf extract.
+        layer: polygons: layer of that file; null takes the only one, or `multipolygons`.
+        tags: polygons: YAML file of `column: {value: class}`; null takes the built-in table of OpenStreetMap's tags.
+        overlap: polygons: where several classes lie over each other, the `smallest` polygon wins, or `ignore` them.
+        maps: maps: the tiles, a path with * and ?; the first in the order of names wins where they overlap.
+        map_legend: maps, stac and fuse: class scheme of those maps; null: that of the labels.
+        remap: maps, stac and fuse: YAML file of `source_class: target_class` lines, `-` for none; null takes the
+            built-in table.
+        stac: stac: address or path of a catalogue or API.
+        collection: stac: id of the collection; null takes every item (of a static catalogue).
+        asset: stac: name of the asset that holds the map.
+        start: stac and earth_engine: first day, as 2021-01-01; null for no limit (stac) or date - days (earth_engine).
+        end: stac and earth_engine: last day; null likewise.
+        days: earth_engine: days before and after the date of the image (its tag DATE), where start and end are null.
+        project: earth_engine: the Google Cloud project to work under.
+        probabilities: probabilities: pattern of rasters with one band a class, 0..1 or percent.
+        fuse: fuse: patterns of the label maps, e.g. `["rules/labels/{id}.tif", "osm/labels/{id}.tif"]`.
+        confidences: fuse: patterns of their confidences in percent, one each, as weights of `majority`; empty for none.
+        fuse_by: fuse: `agree` (all that have a label), `majority`, `dawid_skene` (weights by fitted error rates).
+        votes: fuse: labels that `agree` asks for at least.
+        min_confidence: labels below this confidence become 255, in percent.
+        write_probabilities: also write probabilities/<id>.tif, a band a class, where the source has them.
+        on_existing: `stop`, or `keep` what is there and make the rest; nothing is ever overwritten.
+        on_bad: `stop` at the first image that cannot be labelled, or `skip` such images, counted and listed.
+    """
+
+    source: Literal["rules", "polygons", "maps", "stac", "probabilities", "fuse", "earth_engine"]
+    out: str
+    root: str = "."
+    images: str = "s2/{id}.tif"
+    legend: str = "dynamic_world"
+    s2_product: Literal["L1C", "L2A"] | None = None
+    sun_zenith: float | None = None
+    polygons: str | None = None
+    layer: str | None = None
+    tags: str | None = None
+    overlap: Literal["smallest", "ignore"] = "smallest"
+    maps: str | None = None
+    map_legend: str | None = None
+    remap: str | None = None
+    stac: str | None = None
+    collection: str | None = None
+    asset: str = "map"
+    start: str | None = None
+    end: str | None = None
+    days: int = 15
+    project: str | None = None
+    probabilities: str | None = None
+    fuse: tuple[str, ...] = ()
+    confidences: tuple[str, ...] = ()
+    fuse_by: Literal["agree", "majority", "dawid_skene"] = "agree"
+    votes: int = 2
+    min_confidence: int = 0
+    write_probabilities: bool = False
+    on_existing: Literal["stop", "keep"] = "stop"
+    on_bad: Literal["stop", "skip"] = "stop"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareConfig:
+    """Read co-registered GeoTIFFs, or a published data set, check everything, and put it into a training store.
+
+    Beside the store it leaves prepare-report.html: shifts, bands, classes, examples, and all that was left out.
+
+    Args:
+        out: folder of the new store.
+        root: folder that the patterns below start from; of a published layout the folder, or zip file, that holds it.
+        layout: how the files lie: `geotiff_folders` (as the patterns say), or as published, from root alone:
+            `ssl4eo_s12` (v1.0), `ssl4eo_s12_v1_1` (Zarr shards), `noldo_s12_nol` (v1.0 images with noisy labels, whose
+            folder or zip `labels` may name), `noldo_s12_dw`, `noldo_s12_osm` (exact labels; folder or zip; the second
+            needs legend `osm13`), `dfc2020` and `sen12ms` (folders of regions), `bigearthnet` (v2), `cromss_lmdb` and
+            `dfc2020_lmdb` (what the authors train from; s1, s2, labels may name the files of the first). There a
+            pattern is null (leave out) or left as it is.
+        s1: pattern of the Sentinel-1 files, e.g. `s1/{id}.tif` or `s1/{id}/{season}.tif`; null for none.
+        s2: pattern of the Sentinel-2 files; null for none.
+        labels: pattern of the label maps; null for none.
+        truth: pattern of exact label maps of the same scenes, where known (for scoring only).
+        s1_bands: bands to keep, by name or set (`all`, `2`).
+        s2_bands: bands to keep, by name or set (`all`, `13`, `12`, `10`, `9`, `3`).
+        s1_product: `GRD`.
+        s2_product: `L1C` or `L2A`; null reads the tag LEVEL of each file.
+        s2_offset: DN that were added to all Sentinel-2 values, and are taken off: 1000 for files as the agency delivers
+            them since 2022 (baseline 04.00), else 0; null reads the tags RADIO_ADD_OFFSET, BOA_ADD_OFFSET of each file.
+        legend: name or JSON file of the class scheme of the label maps.
+        split: pattern of rasters whose values name splits, or a CSV with columns id, split; null puts all into train.
+        split_values: the value of each split in those rasters; other values belong to no split.
+        validation_share: share of places drawn for validation where no split is given, 0 to 1.
+        test_share: share of places drawn for testing where no split is given, 0 to 1.
+        seed: seed of that draw, keyed by place.
+        tile: cut scenes into square patches of this many pixels; null keeps them whole.
+        edition: `native` keeps dB and DN; `uint8` the authors' 8-bit scaling.
+        on_bad: `stop` refuses everything if one scene is bad; `skip` leaves bad scenes out, counted and listed.
+        shard_places: places a shard file.
+        shift_samples: images whose shifts are measured for the report, spread evenly over the set; 0 for none.
+        workers: processes that read and write, one of them without Dask; the store is the same for any number.
+        dask_scheduler: address of a Dask scheduler, e.g. `tcp://10.0.0.5:8786`, whose workers are used instead; they
+            need the same files under the same paths.
+    """
+
+    out: str
+    root: str = "."
+    layout: Layout = "geotiff_folders"
+    s1: str | None = "s1/{id}.tif"
+    s2: str | None = "s2/{id}.tif"
+    labels: str | None = "labels/{id}.tif"
+    truth: str | None = None
+    s1_bands: str = "all"
+    s2_bands: str = "all"
+    s1_product: str = "GRD"
+    s2_product: Literal["L1C", "L2A"] | None = None
+    s2_offset: int | None = None
+    legend: str = "dynamic_world"
+    split: str | None = None
+    split_values: dict[str, int] = field(default_factory=lambda: {"train": 1, "test": 2, "validation": 3})
+    validation_share: float = 0.0
+    test_share: float = 0.0
+    seed: int = 0
+    tile: int | None = None
+    edition: Edition = "native"
+    on_bad: Literal["stop", "skip"] = "stop"
+    shard_places: int = 64
+    shift_samples: int = 400
+    workers: int = 1
+    dask_scheduler: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifyConfig:
+    """Read every byte of a training store or a checkpoint and compare it with its checksums.
+
+    Args:
+        path: folder of a store, a checkpoint or a run.
+        workers: processes that read, one of them without Dask.
+        dask_scheduler: address of a Dask scheduler whose workers are used instead; they need the same files.
+    """
+
+    path: str
+    workers: int = 1
+    dask_scheduler: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DownloadConfig:
+    """Fetch a published data set, check every byte, and unpack it; the same command goes on after any interruption.
+
+    Args:
+        name: the data set; the setting list shows all, with size and licence.
+        out: folder for its files; null: a folder of the data set's name, here.
+        files: only these files or archives of it; empty takes all.
+        list: show the known data sets and do nothing.
+        unpack: unpack the archives into folders beside them.
+        keep_archives: keep the archives that were unpacked.
+        max_ratio: refuse an archive that unpacks to more than so many times its size.
+        mirror: another server with the same paths, e.g. `https://mirror.example`; null: the publisher's.
+        retries: tries in a row that bring no new byte, until giving up.
+        timeout: seconds without a byte until a connection counts as lost.
+    """
+
+    name: str | None = None
+    out: str | None = None
+    files: tuple[str, ...] = ()
+    list: bool = False
+    unpack: bool = True
+    keep_archives: bool = True
+    max_ratio: float = 20.0
+    mirror: str | None = None
+    retries: int = 5
+    timeout: float = 60.0
