@@ -56,7 +56,7 @@ class Each(Protocol):
 
 
 def here(
-    function: Callable[[S, T], R], shared: S, items: Iterable[T], *, together: int = 1, ahead: int = 2**31
+    function: Callable[[S, T], R], shared: S, items: Iterable[T], *, together: int = 1, ahead: int | None = None
 ) -> Iterator[R]:
     """The `Each` of this process: one item after the other, as results are asked for."""
     return (function(shared, item) for item in items)
@@ -122,7 +122,7 @@ class _OnDask:
         # a task, not scattered data: if all workers that hold it die, the scheduler can make it again
         sent = self._client.submit(_unchanged, shared, pure=False)
         waiting: deque[Future[list[R]]] = deque()
-        most = max(1, min(self._ahead, ahead // together))
+        most = self._ahead if ahead is None else max(1, min(self._ahead, ahead // together))
         drawn = iter(items)
         while True:
             if len(waiting) == most:
