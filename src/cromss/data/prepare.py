@@ -110,7 +110,8 @@ def _survey(
     The statistics of a scene depend a little on what was counted before it was handed out (`StatisticsByListing.part`):
     always all but the last `_UNDER_WAY` scenes, so that they are the same for any number of workers.
     """
-    surveys, collected = [], StatisticsByListing(empty=statistics)
+    surveys: list[Survey] = []
+    collected = StatisticsByListing(empty=statistics)
     uncounted: deque[tuple[Survey, SetStatistics]] = deque()
 
     def count(most: int) -> None:

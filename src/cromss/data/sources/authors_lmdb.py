@@ -17,7 +17,7 @@ number. In DFC2020, 0 in every band of a sensor is no data, and 8 is no class.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -103,8 +103,12 @@ class PretrainingLmdb:
         """The data files of all roles; each holds all places."""
         return (self._lmdbs[role].file for role in scene.files)
 
-    def records(self, scene: Scene, tally: Tally | None = None) -> Iterator[PlaceRecord]:
+    def records(
+        self, scene: Scene, tally: Tally | None = None, only: Container[str] | None = None
+    ) -> Iterator[PlaceRecord]:
         """The record of one place with all its seasons."""
+        if only is not None and scene.id not in only:
+            return
         tally = Tally() if tally is None else tally
         tally.georeferenced = False
         arrays = {role: self._array(lmdb, role, scene.id) for role, lmdb in self._lmdbs.items()}
@@ -198,8 +202,12 @@ class Dfc2020Lmdb:
         """The data file of the part."""
         yield self._lmdbs[scene.id.partition("_")[0]].file
 
-    def records(self, scene: Scene, tally: Tally | None = None) -> Iterator[PlaceRecord]:
+    def records(
+        self, scene: Scene, tally: Tally | None = None, only: Container[str] | None = None
+    ) -> Iterator[PlaceRecord]:
         """The record of one patch, or none if it has no labelled pixel."""
+        if only is not None and scene.id not in only:
+            return
         tally = Tally() if tally is None else tally
         tally.georeferenced = False
         part, _, number = scene.id.partition("_")

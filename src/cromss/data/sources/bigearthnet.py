@@ -16,7 +16,7 @@ counted; pixels within its reach of missing ones are no data.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -106,8 +106,12 @@ class BigEarthNet:
             yield from (_band_file(scene.files[sensor][0], band) for band in names)
         yield from (_map_file(path) for path in scene.files.get("labels", ()))
 
-    def records(self, scene: Scene, tally: Tally | None = None) -> Iterator[PlaceRecord]:
+    def records(
+        self, scene: Scene, tally: Tally | None = None, only: Container[str] | None = None
+    ) -> Iterator[PlaceRecord]:
         """The record of one patch, or none if it has no labelled pixel."""
+        if only is not None and scene.id not in only:
+            return
         tally = Tally() if tally is None else tally
         images = {
             sensor: _read_bands(scene.files[sensor][0], sensor, names, tally) for sensor, names in self._bands.items()

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -163,8 +163,12 @@ class RoisPatches:
         """The files of a patch, one a role."""
         return (path for paths in scene.files.values() for path in paths)
 
-    def records(self, scene: Scene, tally: Tally | None = None) -> Iterator[PlaceRecord]:
+    def records(
+        self, scene: Scene, tally: Tally | None = None, only: Container[str] | None = None
+    ) -> Iterator[PlaceRecord]:
         """The record of one patch, or none if it has no labelled pixel."""
+        if only is not None and scene.id not in only:
+            return
         tally = Tally() if tally is None else tally
         with ExitStack() as stack:
             opened = {role: stack.enter_context(open_raster(paths[0])) for role, paths in scene.files.items()}
