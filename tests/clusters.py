@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 
 import pytest
@@ -15,6 +16,7 @@ def two_workers(**settings: object) -> Iterator[str]:
     import dask
 
     with (
+        warnings.catch_warnings(action="ignore", category=UserWarning),  # that a busy machine is slow
         dask.config.set(settings),
         distributed.LocalCluster(
             n_workers=2, threads_per_worker=1, processes=True, memory_limit=0, dashboard_address="127.0.0.1:0"

@@ -51,7 +51,7 @@ class Each(Protocol):
         items: Iterable[T],
         *,
         together: int = 1,
-        ahead: int | None = None,
+        ahead: int = 2**31,
     ) -> Iterator[R]: ...
 
 
@@ -117,7 +117,7 @@ class _OnDask:
         items: Iterable[T],
         *,
         together: int = 1,
-        ahead: int | None = None,
+        ahead: int = 2**31,
     ) -> Iterator[R]:
         # a task, not scattered data: if all workers that hold it die, the scheduler can make it again
         sent = self._client.submit(_unchanged, shared, pure=False)

@@ -49,6 +49,7 @@ def test_a_scheduler_gives_the_store_of_one_process(cut, root, scheduler, tmp_pa
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Creating scratch directories")  # that a busy machine is slow
 @pytest.mark.parametrize("workers", [2, 3])
 def test_any_number_of_workers_gives_the_store_of_one_process(workers, root, tmp_path):
     pytest.importorskip("distributed", reason="needs the extra `scale` (Dask)")
