@@ -4,7 +4,7 @@ In: nothing, a YAML file, or flags. Out: plain values; constructors below the co
 The docstring of a class says what each setting means and in which unit; `cromss COMMAND --help` prints the same text.
 """
 
-from cromss.config.data import DownloadConfig, LabelsConfig, PrepareConfig, SynthesizeConfig, VerifyConfig
+from cromss.config.data import DownloadConfig, LabelsConfig, Layout, PrepareConfig, SynthesizeConfig, VerifyConfig
 from cromss.config.mapping import from_mapping, require_at_least, to_mapping
 from cromss.config.maps import DemoConfig, ExportConfig, ImportConfig, PredictConfig
 from cromss.config.training import BenchmarkConfig, EvaluateConfig, PretrainConfig, TransferConfig
@@ -17,6 +17,7 @@ __all__ = [
     "ExportConfig",
     "ImportConfig",
     "LabelsConfig",
+    "Layout",
     "PredictConfig",
     "PrepareConfig",
     "PretrainConfig",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-__all__ = ["DownloadConfig", "LabelsConfig", "PrepareConfig", "SynthesizeConfig", "VerifyConfig"]
+__all__ = ["DownloadConfig", "LabelsConfig", "Layout", "PrepareConfig", "SynthesizeConfig", "VerifyConfig"]
 
 Edition = Literal["native", "uint8"]
 Layout = Literal[
