@@ -78,10 +78,14 @@ class Store:
         else:
             path = Path(path)
             files = LocalFiles(path)
-        meta = read_meta(files)
-        files.check_shards(meta["shards"])
-        table = read_index(files, meta)
-        check_index(path, meta, table)
+        try:
+            meta = read_meta(files)
+            files.check_shards(meta["shards"])
+            table = read_index(files, meta)
+            check_index(path, meta, table)
+        except BaseException:
+            files.close()
+            raise
         return cls(path, files, meta, table)
 
     def close(self) -> None:
