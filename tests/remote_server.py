@@ -7,7 +7,6 @@ a while), "wrong" (a flipped byte), "busy" (status 503). `ranges` False answers 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import threading
 import time
 from collections import deque
@@ -40,11 +39,14 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: FileServer
 
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
     def do_GET(self) -> None:
         wanted = self.headers.get("Range")
         self.server.requests.append((self.path, wanted))
         time.sleep(self.server.latency)
-        path = self.server.root / self.path.lstrip("/")
+        path = self.server.root / self.path.partition("?")[0].lstrip("/")
         if not path.is_file():
             self.send_error(404)
             return
@@ -54,11 +56,15 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if fault == "delay":
             time.sleep(DELAY)
-        content = path.read_bytes()
-        size, tag = len(content), hashlib.sha256(content).hexdigest()[:8]
+        state = path.stat()
+        size, tag = state.st_size, f"{state.st_mtime_ns:x}"
+        begin, end = 0, size - 1
         if wanted and self.server.ranges:
             begin, end = (int(part) for part in wanted.removeprefix("bytes=").split("-"))
-            content = content[begin : end + 1]
+        with path.open("rb") as file:
+            file.seek(begin)
+            content = file.read(end + 1 - begin)
+        if wanted and self.server.ranges:
             if not content:
                 self.send_error(416)
                 return
@@ -68,7 +74,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_response(200)
         self.send_header("Content-Length", str(len(content)))
         self.send_header("ETag", f'"{tag}"')
+        self.send_header("Last-Modified", "Mon, 06 Jan 2025 00:00:00 GMT")
         self.end_headers()
+        if self.command == "HEAD":
+            return
         if fault == "wrong":
             content = bytes([content[0] ^ 1]) + content[1:]
         if fault == "cut":

@@ -146,3 +146,28 @@ def test_another_protocol_goes_through_fsspec(folder: Path, tmp_path: Path) -> N
                 same(remote, remote)
         finally:
             shard.write_bytes(content)
+
+
+def test_an_object_store_is_read_through_s3fs(
+    folder: Path, server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("s3fs", reason="reading s3:// needs the extra `s3`")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server.address)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "test")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    bucket = server.root / "bucket"
+    bucket.mkdir(exist_ok=True)
+    if not (bucket / "s").exists():
+        (bucket / "s").symlink_to(folder)
+    with (
+        Store.open(folder) as local,
+        Store.open("s3://bucket/s", cache=tmp_path / "c", cache_bytes=10**9) as remote,
+    ):
+        same(local, remote)
+        asked = server.shard_requests()
+        same(local, remote)
+        assert server.shard_requests() == asked
+        dataset = PatchDataset(remote, SCALES, crop=12, prior="ts", seed=2, training=True)
+        order = BatchOrder(7, 3, seed=1, total_steps=2)
+        assert len(list(make_loader(dataset, order, 2, start_method="fork"))) == 2
