@@ -58,15 +58,10 @@ def commit(path: str | Path, *, durable: bool = True) -> Iterator[Path]:
     temporary = _neighbour(path)
     try:
         yield temporary
-<<<<<<< HEAD
-        settle(temporary, path)
-=======
         if durable:
-            _fsync(temporary)
-        temporary.replace(path)
-        if durable:
-            _fsync(path.parent)
->>>>>>> 9048e4f (Stores are read from http, s3 and any fsspec protocol, through a bounded cache on disk, every byte checked)
+            settle(temporary, path)
+        else:
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 

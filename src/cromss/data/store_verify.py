@@ -17,12 +17,8 @@ from zlib_ng.zlib_ng import crc32
 from cromss.data.remote_source import is_remote
 from cromss.data.store_layout import INDEX_FILE, META_FILE, ShardHeader, read_header
 from cromss.data.store_reader import Store
-<<<<<<< HEAD
-from cromss.errors import DamagedFileError, DataError
-from cromss.workers import Each, here
-=======
 from cromss.errors import DamagedFileError, DataError, StoreError
->>>>>>> 9048e4f (Stores are read from http, s3 and any fsspec protocol, through a bounded cache on disk, every byte checked)
+from cromss.workers import Each, here
 
 __all__ = ["verify_store"]
 
