@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cromss.config import BenchmarkConfig, DemoConfig, ExportConfig, ImportConfig, PretrainConfig, VerifyConfig
+from cromss.data.remote_source import is_remote
 from cromss.data.store import Store, verify_store
 from cromss.errors import ConfigError, MissingDataError
 from cromss.maps.benchmark_report import write_benchmark_report
@@ -31,6 +32,8 @@ def verify(config: VerifyConfig) -> None:
     """Check a store, a checkpoint or a run by every byte. Raises the error of the first thing that is wrong."""
     require_workers(config.workers, config.dask_scheduler, path=config.path)
     path = Path(config.path)
+    if is_remote(config.path):
+        verify_store(config.path)
     if (path / "store.json").exists() or (path / "shards").exists():
         with open_workers(config.workers, config.dask_scheduler) as each:
             report = verify_store(path, each)

@@ -47,17 +47,21 @@ def _fsync(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def commit(path: str | Path) -> Iterator[Path]:
+def commit(path: str | Path, *, durable: bool = True) -> Iterator[Path]:
     """Give a temporary path to write to; on leaving without error it becomes `path`, durably and at once.
 
-    On an error nothing is left behind and `path` is as it was before.
+    On an error nothing is left behind and `path` is as it was before. durable False waits for no disk: for files that
+    may be lost in a power cut because they can be had again, and that are checked by whoever reads them.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _neighbour(path)
     try:
         yield temporary
-        settle(temporary, path)
+        if durable:
+            settle(temporary, path)
+        else:
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 

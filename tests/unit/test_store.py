@@ -14,7 +14,7 @@ from affine import Affine
 from rasterio.crs import CRS
 from safetensors.numpy import load_file
 
-from cromss.data import store_reader
+from cromss.data import store_files
 from cromss.data.store import Store, StoreWriter, verify_store
 from cromss.errors import (
     ArgumentError,
@@ -128,7 +128,7 @@ def test_shards_are_plain_safetensors_with_readable_names(native: Path) -> None:
 
 def test_the_checksum_is_zlibs() -> None:
     content = np.random.default_rng(0).bytes(1001)
-    assert store_reader.crc32(content) == zlib.crc32(content)
+    assert store_files.crc32(content) == zlib.crc32(content)
 
 
 @pytest.mark.parametrize("edition", ["native", "uint8"])
@@ -235,7 +235,7 @@ def test_a_pickled_store_opens_again_unless_it_was_replaced(tmp_path: Path) -> N
 
 
 def test_handles_are_few_and_threads_share_a_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_reader, "MAX_HANDLES", 2)
+    monkeypatch.setattr(store_files, "MAX_HANDLES", 2)
     records = [make_record(number) for number in range(6)]
     store = Store.open(write_store(tmp_path / "store", records, shard_places=1))
     wrong: list[int] = []
@@ -245,7 +245,7 @@ def test_handles_are_few_and_threads_share_a_store(tmp_path: Path, monkeypatch: 
             place = (start + i) % 6
             if not np.array_equal(store.read(place, 1)["s2"], records[place].images["s2"][1]):
                 wrong.append(place)
-            assert len(store._handles) <= 2
+            assert len(store.files._handles) <= 2
 
     threads = [threading.Thread(target=read, args=(start,)) for start in range(4)]
     for thread in threads:
@@ -254,7 +254,7 @@ def test_handles_are_few_and_threads_share_a_store(tmp_path: Path, monkeypatch: 
         thread.join()
     assert not wrong
     store.close()
-    assert not store._handles
+    assert not store.files._handles
     assert store.read(0, 0)["labels"].shape == (16, 16)
     store.close()
 

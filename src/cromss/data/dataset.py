@@ -112,6 +112,13 @@ class PatchDataset:
         sample["id"] = self._name(place, season)
         return sample
 
+    def prefetch(self, keys: Sequence[SampleKey]) -> None:
+        """Bring what these samples take to this machine, all at once, where the store is remote."""
+        if self.store.files.remote:
+            samples = [(key[1], self._season(key, self._generator(key))) for key in keys]
+            kind = self._source if self._prior is not None else None
+            self.store.prefetch(samples, sensors=tuple(self._scalers), kind=kind)
+
     def describe(self, key: SampleKey) -> str:
         """The id "<place>/<season>" of the sample that `key` gives, without reading it."""
         return self._name(key[1], self._season(key, self._generator(key)))

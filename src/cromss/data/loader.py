@@ -30,7 +30,7 @@ from typing import Any, Protocol
 import torch
 import torch.multiprocessing  # teaches pipes to send tensors through shared memory
 
-from cromss.data.dataset import PatchDataset, collate
+from cromss.data.dataset import PatchDataset, Sample, collate
 from cromss.data.sampling import SampleKey
 from cromss.errors import ArgumentError, CromssError, WorkerError
 
@@ -93,7 +93,7 @@ class BatchLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         if self.workers == 0:
-            return (collate([self.dataset[key] for key in keys]) for keys in self.order)
+            return (collate(_samples(self.dataset, keys)) for keys in self.order)
         return self._from_workers()
 
     def _from_workers(self) -> Iterator[Batch]:
@@ -230,14 +230,21 @@ def _work(dataset: PatchDataset, pipe: Connection, position: Any, seed: int) -> 
     with contextlib.suppress(EOFError, BrokenPipeError):
         while (keys := pipe.recv()) is not None:
             try:
-                samples = []
-                for key in keys:
-                    samples.append(dataset[key])
-                    position.value += 1
-                answer: Batch | CromssError = collate(samples)
+                answer: Batch | CromssError = collate(_samples(dataset, keys, position))
             except CromssError as error:
                 answer = error
             pipe.send(answer)
+
+
+def _samples(dataset: PatchDataset, keys: Sequence[SampleKey], position: Any = None) -> list[Sample]:
+    """The samples of a batch; `position` counts them as they come."""
+    dataset.prefetch(keys)
+    samples = []
+    for key in keys:
+        samples.append(dataset[key])
+        if position is not None:
+            position.value += 1
+    return samples
 
 
 def _leave_with_parent() -> None:

@@ -1,18 +1,16 @@
 """Read a training store: any (place, season) at once, every byte checked.
 
-In: the folder that a StoreWriter finished. Out: arrays in the store's types. One read is an os.pread a run of
-neighbouring arrays, at offsets from the index, and a CRC32 an array. Nothing is mapped into memory: a file that shrinks
-while it is read gives an error, not a signal. File handles belong to one process, and are opened when first needed.
+In: the folder that a StoreWriter finished, or its address. Out: arrays in the store's types. One read is a run of
+bytes for neighbouring arrays, at offsets from the index, and a CRC32 an array; `store_files` and `remote_files` get
+the bytes.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
-import os
-import threading
-from collections import OrderedDict
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +20,19 @@ import pyarrow.parquet as pq
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio.crs import CRS
-from zlib_ng.zlib_ng import crc32  # the CRC32 of zlib, about five times as fast
 
 from cromss.data.record import SPLITS
-from cromss.data.store_index import EXTENT_PARTS, check_index, check_shard_sizes, numbers, read_index, read_meta
-from cromss.data.store_layout import INDEX_FILE, LABEL_KINDS, digest
+from cromss.data.remote_files import RemoteFiles
+from cromss.data.remote_source import is_remote
+from cromss.data.store_files import LocalFiles, StoreFiles, Wanted, cut
+from cromss.data.store_index import EXTENT_PARTS, check_index, index_bytes, numbers, read_index, read_meta
+from cromss.data.store_layout import LABEL_KINDS, digest
 from cromss.errors import ArgumentError, DamagedFileError, MissingDataError, StoreError
 from cromss.geo.bands import Normalization
 from cromss.geo.legend import Legend
 from cromss.geo.raster import Grid
 
 __all__ = ["Store"]
-
-MAX_HANDLES = 256
-"""Shards kept open at a time; the usual limit is 1,024 open files a process."""
 
 
 class Store:
@@ -44,9 +41,9 @@ class Store:
     It may be handed to other processes, by fork or by pickling, and shared by threads.
     """
 
-    def __init__(self, path: Path, meta: dict[str, Any], table: pa.Table) -> None:
+    def __init__(self, path: str | Path, files: StoreFiles, meta: dict[str, Any], table: pa.Table) -> None:
         """Use `Store.open`, which checks what this takes for granted."""
-        self.path, self.meta = path, meta
+        self.path, self.files, self.meta = path, files, meta
         self.legend = Legend.from_dict(meta["legend"])
         self.sensors: dict[str, tuple[str, ...]] = {name: tuple(s["bands"]) for name, s in meta["sensors"].items()}
         self.edition: str = meta["edition"]
@@ -65,27 +62,35 @@ class Store:
         self._extents = np.empty((table.num_rows, len(self._arrays), len(EXTENT_PARTS)), dtype=np.int64)
         for (i, array), (j, part) in itertools.product(enumerate(self._arrays), enumerate(EXTENT_PARTS)):
             self._extents[:, i, j] = numbers(table, f"{array}_{part}")
-        self._reset_handles()
 
     @classmethod
-    def open(cls, path: str | Path) -> Store:
-        """Open the store in folder `path` after checking its description, its index and the sizes of its shards.
+    def open(cls, path: str | Path, *, cache: str | Path | None = None, cache_bytes: int | None = None) -> Store:
+        """Open the store in folder `path`, or at an address (https://..., s3://...), after checking what describes it.
 
-        Raises MissingDataError when there is nothing, StoreError when it is not finished or does not fit together,
-        DamagedFileError when the index or description is not what was written.
+        cache, cache_bytes: folder and size on this machine for what a remote store sends; None for $CROMSS_CACHE_DIR
+        and $CROMSS_CACHE_GB, or ~/.cache/cromss and 20 GB. Raises MissingDataError when there is nothing, StoreError
+        when it is not finished, does not fit together or cannot be reached, DamagedFileError when the index or
+        description is not what was written.
         """
-        path = Path(path)
-        meta = read_meta(path)
-        check_shard_sizes(path, meta)
-        table = read_index(path, meta)
-        check_index(path, meta, table)
-        return cls(path, meta, table)
+        files: StoreFiles
+        if is_remote(path):
+            files = RemoteFiles(str(path), None if cache is None else Path(cache), cache_bytes)
+        else:
+            path = Path(path)
+            files = LocalFiles(path)
+        try:
+            meta = read_meta(files)
+            files.check_shards(meta["shards"])
+            table = read_index(files, meta)
+            check_index(path, meta, table)
+        except BaseException:
+            files.close()
+            raise
+        return cls(path, files, meta, table)
 
     def close(self) -> None:
-        """Close the files; the store opens them again when it is read again."""
-        with self._lock:
-            while self._handles:
-                os.close(self._handles.popitem()[1])
+        """Close files and connections; the store opens them again when it is read again."""
+        self.files.close()
 
     def __enter__(self) -> Store:
         return self
@@ -94,11 +99,12 @@ class Store:
         self.close()
 
     def __del__(self) -> None:
-        if hasattr(self, "_handles") and os.getpid() == self._pid:
+        if hasattr(self, "files") and not sys.is_finalizing():
             self.close()
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (_reopen, (self.path, self.fingerprint))
+        cache = self.files.cache if isinstance(self.files, RemoteFiles) else None
+        return (_reopen, (self.path, self.fingerprint, cache and cache.folder, cache and cache.limit))
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -165,8 +171,8 @@ class Store:
     def grid(self, place: int) -> Grid | None:
         """Where a place lies on the ground, if its source said so. Reads the index again: not for inner loops."""
         row = int(self._first[self._place(place)])
-        text = pq.read_table(self.path / INDEX_FILE, columns=["grid"], memory_map=False)["grid"][row].as_py()
-        content = json.loads(text)
+        table = pq.read_table(pa.BufferReader(index_bytes(self.files, self.meta)), columns=["grid"], use_threads=False)
+        content = json.loads(table["grid"][row].as_py())
         if content is None:
             return None
         height, width = self.shape(place)
@@ -190,13 +196,7 @@ class Store:
         """
         row = self._row(place, season)
         _, height, width = self._frame[row].tolist()
-        extents = self._extents[row].tolist()
-        wanted = [
-            (row, array, *extents[array])
-            for array, name in enumerate(self._arrays)
-            if extents[array][1] and (sensors is None or name in sensors or name in LABEL_KINDS)
-        ]
-        wanted.sort(key=lambda item: item[2])  # by offset: neighbours in the file take one read
+        wanted = self._season(row, sensors)
         total = sum(length for *_, length, _ in wanted)
         if scratch is None or scratch.size < total:
             scratch = np.empty(total, np.uint8)
@@ -216,14 +216,47 @@ class Store:
         place = self._place(place)
         if kind not in ("labels", "truth"):
             raise ArgumentError("unknown kind of labels", got=kind, expected="labels or truth")
-        array = self._arrays.index(kind)
-        rows = range(int(self._first[place]), int(self._first[place + 1]))
-        wanted = [(row, array, *self._extents[row, array].tolist()) for row in rows]
+        wanted = self._layers(place, kind)
         if any(length == 0 for *_, length, _ in wanted):
             raise MissingDataError(f"a place has no {kind}", got=self.id(place), where=self.path)
         out = np.empty(sum(length for *_, length, _ in wanted), np.uint8)
         self._fill(wanted, out)
-        return out.reshape(len(rows), *self.shape(place))
+        return out.reshape(len(wanted), *self.shape(place))
+
+    def prefetch(
+        self, samples: Iterable[tuple[int, int]], *, sensors: Sequence[str] | None = None, kind: str | None = None
+    ) -> None:
+        """Bring what `read` of these (place, season) will want to this machine, all at once, if the store is remote.
+
+        kind: "labels" or "truth" where `read_labels` of those places will be asked for as well.
+        """
+        if not self.files.remote:
+            return
+        wanted: dict[int, list[Wanted]] = {}
+        for place, season in samples:
+            row = self._row(place, season)
+            items = wanted.setdefault(int(self._frame[row, 0]), [])
+            items += self._season(row, sensors)
+            if kind is not None:
+                items += [item for item in self._layers(place, kind) if item[3]]
+        self.files.prefetch(wanted)
+
+    def _season(self, row: int, sensors: Sequence[str] | None) -> list[Wanted]:
+        """The arrays of one season, by offset: neighbours in the file take one read."""
+        extents = self._extents[row].tolist()
+        wanted = [
+            (row, array, *extents[array])
+            for array, name in enumerate(self._arrays)
+            if extents[array][1] and (sensors is None or name in sensors or name in LABEL_KINDS)
+        ]
+        wanted.sort(key=lambda item: item[2])
+        return wanted
+
+    def _layers(self, place: int, kind: str) -> list[Wanted]:
+        """The label maps of all seasons of a place."""
+        array = self._arrays.index(kind)
+        rows = range(int(self._first[place]), int(self._first[place + 1]))
+        return [(row, array, *self._extents[row, array].tolist()) for row in rows]
 
     def _place(self, place: int) -> int:
         if not 0 <= place < len(self._ids):
@@ -236,81 +269,30 @@ class Store:
             raise ArgumentError("no such season", got=season, expected=f"0 to {count - 1}", where=self.id(place))
         return int(self._first[place]) + int(season)
 
-    def _fill(self, wanted: Sequence[_Wanted], buffer: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
-        """Read arrays of one place one after the other into `buffer`; neighbours in the file take one read."""
+    def _fill(self, wanted: Sequence[Wanted], buffer: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+        """Read arrays of one place one after the other into `buffer`. Raises DamagedFileError."""
         shard = int(self._frame[wanted[0][0], 0])
-        parts, start = [], 0
-        run_offset, run_start = wanted[0][2], 0
-        if os.getpid() != self._pid:  # a fork: the parent's handles and lock are not ours
-            self._reset_handles()
-        with self._lock:
-            handle = self._handle(shard)
-            for _, _, offset, length, _ in wanted:
-                if offset != run_offset + start - run_start:
-                    self._pread(handle, shard, buffer[run_start:start], run_offset)
-                    run_offset, run_start = offset, start
-                parts.append(buffer[start : start + length])
-                start += length
-            self._pread(handle, shard, buffer[run_start:start], run_offset)
-        for (row, array, _, _, expected), part in zip(wanted, parts, strict=True):
-            if (got := crc32(part)) != expected:
-                self._refuse(row, array, shard, f"CRC32 {got:08x}", f"{expected:08x}")
-        return parts
-
-    def _pread(self, handle: int, shard: int, buffer: NDArray[np.uint8], offset: int) -> None:
-        view = memoryview(buffer)  # type: ignore[arg-type]  # numpy's stubs do not say that arrays are buffers
-        while view:
-            try:
-                count = os.preadv(handle, [view], offset)
-            except OSError as error:
-                raise DamagedFileError("a shard cannot be read", got=error, where=self._shard_path(shard)) from None
-            if count == 0:
-                raise DamagedFileError(
-                    "a shard has become shorter",
-                    got=f"its end before byte {offset + len(view)}",
-                    where=self._shard_path(shard),
-                )
-            view, offset = view[count:], offset + count
+        for i, got in self.files.fill(shard, wanted, buffer).items():
+            row, array, _, _, expected = wanted[i]
+            self._refuse(row, array, shard, f"CRC32 {got:08x}", f"{expected:08x}")
+        return cut(wanted, buffer)
 
     def _refuse(self, row: int, array: int, shard: int, got: str, expected: str) -> None:
         place = int(np.searchsorted(self._first, row, side="right")) - 1
+        season = self.seasons(place)[row - int(self._first[place])]
         raise DamagedFileError(
             f"{self._arrays[array]} of a sample is not what was written",
             got=got,
             expected=expected,
-            where=f"{self.id(place)}/{self.seasons(place)[row - int(self._first[place])]} in {self._shard_path(shard)}",
-            do=f"see the whole damage with `cromss verify {self.path}`, and write the store again from its sources",
+            where=f"{self.id(place)}/{season} in {self.files.where(self._shard_files[shard])}",
+            do="what the server holds is damaged, or was damaged twice on its way: check it there with `cromss verify`"
+            if self.files.remote
+            else f"see the whole damage with `cromss verify {self.path}`, and write the store again from its sources",
         )
 
-    def _shard_path(self, shard: int) -> Path:
-        return self.path / self._shard_files[shard]
 
-    def _reset_handles(self) -> None:
-        self._handles: OrderedDict[int, int] = OrderedDict()
-        self._lock = threading.Lock()
-        self._pid = os.getpid()
-
-    def _handle(self, shard: int) -> int:
-        handle = self._handles.get(shard)
-        if handle is not None:
-            self._handles.move_to_end(shard)
-            return handle
-        while len(self._handles) >= MAX_HANDLES:
-            os.close(self._handles.popitem(last=False)[1])
-        try:
-            handle = os.open(self._shard_path(shard), os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise StoreError("a shard cannot be opened", got=error, where=self._shard_path(shard)) from None
-        self._handles[shard] = handle
-        return handle
-
-
-_Wanted = tuple[int, int, int, int, int]
-"""Row of the index, number of the array, byte offset, length, CRC32."""
-
-
-def _reopen(path: Path, fingerprint: str) -> Store:
-    store = Store.open(path)
+def _reopen(path: str | Path, fingerprint: str, cache: Path | None, cache_bytes: int | None) -> Store:
+    store = Store.open(path, cache=cache, cache_bytes=cache_bytes)
     if store.fingerprint != fingerprint:
         raise StoreError(
             "the store was replaced while it was in use", got=store.fingerprint, expected=fingerprint, where=path

@@ -14,9 +14,10 @@ from typing import Any
 
 from zlib_ng.zlib_ng import crc32
 
+from cromss.data.remote_source import is_remote
 from cromss.data.store_layout import INDEX_FILE, META_FILE, ShardHeader, read_header
 from cromss.data.store_reader import Store
-from cromss.errors import DamagedFileError, DataError
+from cromss.errors import DamagedFileError, DataError, StoreError
 from cromss.workers import Each, here
 
 __all__ = ["verify_store"]
@@ -29,6 +30,12 @@ def verify_store(path: str | Path, each: Each = here) -> dict[str, Any]:
 
     Raises what `Store.open` raises, and DamagedFileError naming the places, seasons and arrays that differ.
     """
+    if is_remote(path):
+        raise StoreError(
+            "a remote store is not verified from here: every read of it is",
+            where=path,
+            do="run `cromss verify` on the machine that holds its files",
+        )
     path = Path(path)
     with Store.open(path) as store:
         damage, arrays = [], 0
