@@ -173,7 +173,7 @@ class OddError(Exception):
         {"settings": lambda: 0},
         {"a", "b"},
     ],
-    ids=str,
+    ids=lambda value: value.__name__ if isinstance(value, type) else type(value).__name__,
 )
 def test_every_error_survives_pickling_with_its_words(kind, got):
     error = kind("what", got=got, expected=[got], where=Path("/data/x.tif"), do="this")
