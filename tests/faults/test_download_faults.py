@@ -198,7 +198,7 @@ def test_the_published_hash_is_accepted_and_noted(server, tmp_path):
     assert json.loads((tmp_path / CARD_FILE).read_text())["files"]["a.bin"]["vouched"] == "published"
 
 
-@pytest.mark.parametrize(("digest", "good"), [(DIGEST, True), ("1" * 64, False)])
+@pytest.mark.parametrize(("digest", "good"), [(DIGEST, True), ("1" * 64, False)], ids=["right", "wrong"])
 def test_the_hash_that_the_first_server_announces_is_held_against_the_bytes(digest, good, server, tmp_path):
     server.redirects["/link"] = "/a.bin"
     server.extra = {"X-Linked-Etag": f'"{digest}"', "X-Linked-Size": str(len(CONTENT))}
