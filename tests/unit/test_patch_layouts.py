@@ -18,7 +18,7 @@ from cromss.data.prepare import prepare
 from cromss.data.sources.layouts import open_source
 from cromss.data.sources.opening import Opening
 from cromss.data.sources.patch_layouts import PATCH_LAYOUTS
-from cromss.data.store import StoreWriter
+from cromss.data.store_shard import ShardBuilder
 from cromss.errors import StoreError
 from cromss.geo.bands import SENSORS
 from cromss.geo.legend import get_legend
@@ -78,7 +78,7 @@ def test_a_source_gives_the_same_records_twice_and_names_files_that_exist(archiv
 def test_a_killed_prepare_goes_on_to_the_same_store_unless_the_archive_has_changed(archive, tmp_path, monkeypatch):
     prepare(PrepareConfig(out=str(tmp_path / "whole"), **archive))
     killed = PrepareConfig(out=str(tmp_path / "killed"), **archive)
-    added, count = StoreWriter.add, []
+    added, count = ShardBuilder.add, []
 
     def add_three(self, record):
         added(self, record)
@@ -87,7 +87,7 @@ def test_a_killed_prepare_goes_on_to_the_same_store_unless_the_archive_has_chang
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(StoreWriter, "add", add_three)
+        patch.setattr(ShardBuilder, "add", add_three)
         with pytest.raises(KeyboardInterrupt):
             prepare(killed)
     assert not (tmp_path / "killed/store.json").exists()
