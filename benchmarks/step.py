@@ -85,6 +85,18 @@ def our_step(encoder: str, batch: dict[str, Tensor], layout: torch.memory_format
     return step
 
 
+def our_losses(batch: dict[str, Tensor]) -> float:
+    """Processor seconds of what the method adds to a network: smoothed targets, weights, losses and their gradients."""
+    from cromss.method import multi_branch_loss, smooth_labels
+
+    shape = (len(batch["labels"]), CLASSES, *batch["labels"].shape[1:])
+    logits = {sensor: torch.randn(shape, requires_grad=True) for sensor in ("s1", "s2")}
+    began = time.process_time()
+    target = smooth_labels(batch["labels"], CLASSES, batch["prior"])
+    multi_branch_loss(logits, batch["labels"], target, epoch=40)["loss"].backward()
+    return time.process_time() - began
+
+
 def work(options: argparse.Namespace) -> None:
     """Take one step for each line on standard input; answer with seconds, loss and peak memory."""
     torch.set_num_threads(options.threads)
@@ -99,6 +111,7 @@ def work(options: argparse.Namespace) -> None:
         loss = step()
         row = {"wall": time.perf_counter() - wall, "processor": time.process_time() - processor, "loss": loss}
         row["peak_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        row["losses"] = our_losses(batch) if options.worker == "ours" else 0.0
         print(json.dumps(row), flush=True)
 
 
@@ -125,6 +138,7 @@ def compare(options: argparse.Namespace) -> dict[str, object]:
         worker.communicate()
     return {clock: _summary(rows, clock) for clock in ("wall", "processor")} | {
         "layout": options.layout,
+        "share_of_weights_and_losses": statistics.median(row["losses"] / row["processor"] for row in rows["ours"][1:]),
         "peak_gigabytes": {side: rows[side][-1]["peak_bytes"] / 1e9 for side in SIDES},
         "first_loss": {side: rows[side][0]["loss"] for side in SIDES},
     }
