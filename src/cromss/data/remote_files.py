@@ -121,7 +121,7 @@ class RemoteFiles:
     def close(self) -> None:
         """Close the connections; they are opened again when needed."""
         if self._pool is not None and self._pid == os.getpid():
-            self._pool.shutdown(wait=False)  # this may run in any thread, one of the pool's too
+            self._pool.shutdown()
         self._pool = None
         self.source.close()
 
@@ -147,7 +147,6 @@ class RemoteFiles:
     def _contents(self, jobs: Sequence[_Job]) -> Iterable[bytes]:
         if len(jobs) == 1:
             return [self._content(jobs[0])]
-        self.source.connect()  # before there are threads that could each do so
         if self._pool is None or self._pid != os.getpid():  # threads do not survive a fork
             self._pool, self._pid = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="cromss fetch"), os.getpid()
         return self._pool.map(self._content, jobs)

@@ -96,8 +96,7 @@ class RemoteSource:
             _start(self._fs._session.close())  # not waited for: this may run wherever an object is deleted
         self._fs = None
 
-    def connect(self) -> Any:
-        """The filesystem of this process. Raises StoreError for a protocol that is unknown or not installed."""
+    def _filesystem(self) -> Any:
         if self._pid != os.getpid():  # a fork: its event loop did not come along
             _inherited.append(self._fs)
             self._fs, self._pid = None, os.getpid()
@@ -120,9 +119,9 @@ class RemoteSource:
     def _get_http(self, name: str, start: int, length: int | None, size: int | None) -> bytes:
         import aiohttp
 
-        fs = self.connect()
+        fs = self._filesystem()
         try:
-            content: bytes = _start(self._request(fs, name, start, length, size)).result(_seconds(length) + PATIENCE)
+            content: bytes = _start(self._request(fs, name, start, length, size)).result()
             return content
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _TryAgainError(str(error) or type(error).__name__) from None
@@ -133,7 +132,8 @@ class RemoteSource:
         headers = {"Accept-Encoding": "identity"}
         if length is not None:
             headers["Range"] = f"bytes={start}-{start + length - 1}"
-        timeout = aiohttp.ClientTimeout(total=_seconds(length), sock_connect=PATIENCE, sock_read=PATIENCE)
+        seconds = PATIENCE + (length or MAX_UNKNOWN) / SLOWEST
+        timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=PATIENCE, sock_read=PATIENCE)
         session = await fs.set_session()
         async with session.get(fs.encode_url(self.where(name)), headers=headers, timeout=timeout) as answer:
             self._check_status(name, answer.status, length is not None)
@@ -183,7 +183,7 @@ class RemoteSource:
             )
 
     def _get_any(self, name: str, start: int, length: int | None, size: int | None) -> bytes:
-        fs, where = self.connect(), self.where(name)
+        fs, where = self._filesystem(), self.where(name)
         try:
             if length is None:
                 if fs.size(where) > MAX_UNKNOWN:
@@ -213,11 +213,6 @@ class RemoteSource:
             where=self.where(name),
             do="open the store again once all of it is there; a store is never changed in place",
         )
-
-
-def _seconds(length: int | None) -> float:
-    """How long one try may take."""
-    return PATIENCE + (length or MAX_UNKNOWN) / SLOWEST
 
 
 async def _read_at_most(stream: Any, limit: int) -> bytes:
