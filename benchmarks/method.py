@@ -2,7 +2,8 @@
 
     python benchmarks/method.py [--threads 1] [--repeats 20] [--step-seconds 6.9]
 
-Both sides take turns in one process on the same inputs. `--step-seconds` is the time of a whole training step of the
+Both sides take turns in one process on the same inputs; milliseconds are those of the processor, so that other work on
+the machine does not count. `--step-seconds` is the time of a whole training step of the
 same batch, as benchmarks/step.py measures it; with it, the share of weights and losses in a step is printed.
 """
 
@@ -42,9 +43,9 @@ def in_turn(plain: Callable[[], object], ours: Callable[[], object], repeats: in
     milliseconds: dict[str, list[float]] = {"plain": [], "ours": []}
     for _ in range(repeats + 1):
         for name, call in (("plain", plain), ("ours", ours)):
-            start = time.perf_counter()
+            start = time.process_time()
             call()
-            milliseconds[name].append((time.perf_counter() - start) * 1e3)
+            milliseconds[name].append((time.process_time() - start) * 1e3)
     ratios = [p / o for p, o in zip(milliseconds["plain"][1:], milliseconds["ours"][1:], strict=True)]
     rows = {name: round(statistics.median(times[1:]), 2) for name, times in milliseconds.items()}
     return {f"{name}_ms": value for name, value in rows.items()} | {

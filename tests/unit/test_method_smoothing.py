@@ -50,8 +50,8 @@ def test_other_gaussians_equal_their_twin(sigma, truncate):
     np.testing.assert_allclose(label_prior(labels, season, 4, "ts", sigma, truncate), theirs, atol=3e-7)
 
 
-def test_all_planes_at_once_equal_the_planes_that_occur(monkeypatch):
-    """Accelerators filter every class in two large products; the CPU filters only the classes that occur, in blocks."""
+def test_planes_as_matrix_products_equal_compiled_rows(monkeypatch):
+    """Accelerators filter every class in two large products; the CPU filters rows of the classes that occur."""
     labels, season = stack(3), torch.tensor([1, 2])
     expected = label_prior(labels, season, 9)
     monkeypatch.setattr("cromss.method.smoothing.values_are_visible", lambda tensor: False)

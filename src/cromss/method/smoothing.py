@@ -7,20 +7,21 @@ In: hard labels, of one season (B, H, W) or of all (B, T, H, W). Out: class dist
 
 G is a Gaussian of 3 px, cut at 4 sigma (25 x 25), edges mirrored with the edge pixel repeated (scipy's "reflect").
 
-A convolution is linear and both Gaussians are equal, so M is one filter over (season frequency + one-hot) / 2 of the
-classes that occur, in place of two filters for each class. The filter is separable: M = G_H X G_W^T, where G_H holds
-the kernel on its band and the mirrored edges are folded in.
+A convolution is linear and both Gaussians are equal, so M is one filter over (season frequency + one-hot) / 2, in place
+of two filters for each class. The filter is separable. On the CPU it goes over the rows of the classes that occur
+(`_row_filter`); elsewhere it is two products, M = G_H X G_W^T, where G_H holds the kernel on its band and the mirrored
+edges are folded in.
 
-Legend of shapes: B batch, T seasons, C classes, K classes that occur, H height, W width.
+Legend of shapes: B batch, T seasons, C classes, H height, W width, N planes, R pixels that the kernel reaches.
 Source: Liu et al., IEEE TGRS 2025, doi 10.1109/TGRS.2025.3552642, section III.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from cromss.errors import ArgumentError
@@ -36,9 +37,6 @@ from cromss.method._checks import (
 __all__ = ["PRIORS", "label_prior", "smooth_labels"]
 
 PRIORS = ("ts", "t", "s")
-
-_BLOCK = 32
-"""Pixels. Rows of the filter's matrix that are multiplied at a time; 32 is the fastest measured with 25 taps."""
 
 
 def label_prior(
@@ -68,16 +66,11 @@ def label_prior(
     _check_season(season, labels)
     index = index_labels(labels, num_classes, ignore_index)
     weight_BT = _season_weights(season.to(labels.device), labels.shape[1], kind)
-    mass_BCHW = _class_mass(index, weight_BT, num_classes)
-    planes_NHW = mass_BCHW.flatten(0, 1)
-    if not values_are_visible(labels):
-        return _normalise(_gaussian(planes_NHW, sigma, truncate).view_as(mass_BCHW))
-    present_K = (planes_NHW.amax(dim=(1, 2)) > 0).nonzero().squeeze(1)
-    if len(present_K) == len(planes_NHW):
-        mass_BCHW = _gaussian(planes_NHW, sigma, truncate).view_as(mass_BCHW)
+    if values_are_visible(labels):
+        prior_BCHW = _filter_rows(index, weight_BT, num_classes, sigma, truncate)
     else:
-        planes_NHW.index_copy_(0, present_K, _gaussian(planes_NHW[present_K], sigma, truncate))
-    return mass_BCHW if index.complete else _normalise(mass_BCHW)
+        prior_BCHW = _filter_planes(_class_mass(index, weight_BT, num_classes), sigma, truncate)
+    return prior_BCHW if index.complete else _normalise(prior_BCHW)
 
 
 def smooth_labels(
@@ -107,7 +100,7 @@ def smooth_labels(
         target = torch.full((batch, num_classes, height, width), uniform, device=labels.device)
     else:
         check_pixels(prior, (batch, num_classes, height, width), "prior")
-        target = prior.float() * prior_weight + uniform_weight / num_classes
+        target = (prior.float() * prior_weight).add_(uniform_weight / num_classes)
     own_B1HW = torch.full_like(target[:, :1], 1.0 - prior_weight - uniform_weight)
     target.scatter_add_(1, index.class_BHW.unsqueeze(1), own_B1HW)
     return target if index.complete else target.mul_(index.valid_BHW.unsqueeze(1))
@@ -137,44 +130,46 @@ def _normalise(mass_BCHW: Tensor) -> Tensor:
     return torch.where(total_B1HW > 0, mass_BCHW / total_B1HW, 1.0 / mass_BCHW.shape[1])
 
 
-def _gaussian(planes_NHW: Tensor, sigma: float, truncate: float) -> Tensor:
-    """G * each plane, as two products with banded matrices, block by block: a block reads only the band it touches."""
-    planes, height, width = planes_NHW.shape
-    radius = _radius(sigma, truncate)
-    matrix_HH = _gaussian_matrix(height, sigma, truncate).to(planes_NHW.device)
-    matrix_WW = _gaussian_matrix(width, sigma, truncate).to(planes_NHW.device)
-    if not values_are_visible(planes_NHW):
-        return matrix_HH @ planes_NHW @ matrix_WW.T  # an accelerator prefers two large products to many small ones
-    upright_NHW, result_NHW = torch.empty_like(planes_NHW), torch.empty_like(planes_NHW)
-    for rows, band in _blocks(height, radius):
-        torch.bmm(matrix_HH[rows, band].expand(planes, -1, -1), planes_NHW[:, band], out=upright_NHW[:, rows])
-    upright_XW, result_XW = upright_NHW.flatten(0, 1), result_NHW.view(-1, width)
-    for columns, band in _blocks(width, radius):
-        torch.mm(upright_XW[:, band], matrix_WW[columns, band].T, out=result_XW[:, columns])
-    return result_NHW
+def _filter_rows(labels: LabelIndex, weight_BT: Tensor, num_classes: int, sigma: float, truncate: float) -> Tensor:
+    """G * class mass in host memory, (B, C, H, W), sample by sample; only the classes that occur are filtered."""
+    from cromss.method._row_filter import blur_rows, class_rows  # the compiler is loaded where it is needed
+
+    class_BTHW = labels.class_BHW if labels.complete else labels.class_BHW.masked_fill(~labels.valid_BHW, num_classes)
+    batch, _, height, width = class_BTHW.shape
+    half_R = _half_kernel(sigma, truncate)
+    taps = F.pad(half_R, (0, (len(half_R) - 1) % 2)).float().numpy()  # an even reach, for pairs of taps
+    filtered_BCHW = torch.zeros(batch, num_classes, height, width)
+    for labels_THW, weight_T, out_CHW in zip(class_BTHW.numpy(), weight_BT.numpy(), filtered_BCHW.numpy(), strict=True):
+        mass_HX, class_K = class_rows(labels_THW, weight_T, num_classes, len(taps) - 1)
+        blur_rows(mass_HX, class_K, taps, out_CHW)
+    return filtered_BCHW
 
 
-def _blocks(length: int, radius: int) -> Iterator[tuple[slice, slice]]:
-    """Blocks of an axis, each with the band of pixels that its filter reads."""
-    for start in range(0, length, _BLOCK):
-        stop = min(start + _BLOCK, length)
-        yield slice(start, stop), slice(max(0, start - radius), min(stop + radius, length))
+def _filter_planes(planes_BCHW: Tensor, sigma: float, truncate: float) -> Tensor:
+    """G * each plane (..., H, W) on any device: two large matrix products."""
+    height, width = planes_BCHW.shape[-2:]
+    matrix_HH = _gaussian_matrix(height, sigma, truncate).to(planes_BCHW.device)
+    matrix_WW = _gaussian_matrix(width, sigma, truncate).to(planes_BCHW.device)
+    return matrix_HH @ planes_BCHW @ matrix_WW.T
 
 
-def _radius(sigma: float, truncate: float) -> int:
-    return int(truncate * sigma + 0.5)  # as scipy.ndimage.gaussian_filter1d
+def _half_kernel(sigma: float, truncate: float) -> Tensor:
+    """The kernel of scipy.ndimage.gaussian_filter1d from its middle outwards, (R + 1,), float64."""
+    offset_R = torch.arange(int(truncate * sigma + 0.5) + 1)
+    half_R = torch.exp(-0.5 * (offset_R.double() / sigma) ** 2)
+    return half_R / (2 * half_R.sum() - half_R[0])
 
 
 @functools.lru_cache(maxsize=16)
 def _gaussian_matrix(size: int, sigma: float, truncate: float) -> Tensor:
     """The filter along one axis of `size` pixels as a matrix (size, size), with the mirrored edges folded in."""
-    radius = _radius(sigma, truncate)
+    half = _half_kernel(sigma, truncate)
+    kernel, radius = torch.cat([half.flip(0)[:-1], half]), len(half) - 1
     offset = torch.arange(-radius, radius + 1)
-    kernel = torch.exp(-0.5 * (offset.double() / sigma) ** 2)
     source = (torch.arange(size).unsqueeze(1) + offset).remainder(2 * size)
     source = torch.minimum(source, 2 * size - 1 - source)  # ... 1 0 | 0 1 2 ... : the edge pixel is repeated
     matrix = torch.zeros(size, size, dtype=torch.float64)
-    return matrix.scatter_add_(1, source, (kernel / kernel.sum()).expand(size, -1)).float()
+    return matrix.scatter_add_(1, source, kernel.expand(size, -1)).float()
 
 
 def _check_season(season: Tensor, labels: Tensor) -> None:
