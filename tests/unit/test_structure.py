@@ -15,6 +15,7 @@ SOURCE = Path(cromss.__file__).parent
 ROOMS = [
     "errors",
     "files",
+    "memory",
     "pickles",
     "config",
     "workers",

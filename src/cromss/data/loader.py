@@ -33,6 +33,7 @@ import torch.multiprocessing  # teaches pipes to send tensors through shared mem
 from cromss.data.dataset import PatchDataset, Sample, collate
 from cromss.data.sampling import SampleKey
 from cromss.errors import ArgumentError, CromssError, WorkerError
+from cromss.memory import keep_freed_memory
 
 __all__ = ["BatchLoader", "Order", "make_loader"]
 
@@ -227,6 +228,7 @@ def _work(dataset: PatchDataset, pipe: Connection, position: Any, seed: int) -> 
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     torch.manual_seed(seed)
+    keep_freed_memory()
     with contextlib.suppress(EOFError, BrokenPipeError):
         while (keys := pipe.recv()) is not None:
             try:

@@ -10,6 +10,7 @@ from lightning_fabric import Fabric
 
 from cromss.config import EvaluateConfig, PredictConfig, PretrainConfig, TransferConfig, require_at_least
 from cromss.errors import ConfigError
+from cromss.memory import keep_freed_memory
 
 __all__ = ["launch", "limit_threads"]
 
@@ -27,6 +28,7 @@ def launch(config: PretrainConfig | TransferConfig, *, deterministic: bool = Fal
             "there are fewer GPUs here", got=f"devices {config.devices}", expected=torch.cuda.device_count()
         )
     limit_threads(config)
+    keep_freed_memory()
     torch.use_deterministic_algorithms(deterministic)
     fabric = Fabric(
         accelerator="cuda" if gpu else "cpu",  # "auto" would take Apple's GPU, which has no float64 for the scores
