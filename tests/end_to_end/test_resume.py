@@ -107,8 +107,9 @@ def test_optimizer_and_schedule_continue_too(whole, toy_store, tmp_path, monkeyp
 
 
 @pytest.mark.slow
-def test_two_runs_of_one_recipe_are_equal(whole, toy_store, tmp_path):
-    pretrain(_config(toy_store, tmp_path / "run", workers=2))
+@pytest.mark.parametrize("prior_on", ["worker", "device"])
+def test_two_runs_of_one_recipe_are_equal_wherever_priors_are_made(whole, toy_store, tmp_path, prior_on):
+    pretrain(_config(toy_store, tmp_path / "run", workers=2, prior_on=prior_on))
     expected, found = _state(whole), _state(tmp_path / "run")
     assert all(torch.equal(expected[name], found[name]) for name in expected)
 

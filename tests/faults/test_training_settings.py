@@ -21,6 +21,8 @@ from cromss.training.devices import launch
 from cromss.training.guard import StepGuard
 from cromss.training.optimization import build_optimizer
 from cromss.training.pretrain import pretrain
+from cromss.training.pretrain_setup import Setup
+from records import make_record, write_store
 
 
 def _config(store, out, **changes):
@@ -127,3 +129,15 @@ def test_mixed_precision_cancels_a_bad_step_too(spoil):
     with pytest.raises(NonFiniteError, match="sample-0"):
         StepGuard(fabric, network, optimizer).step(loss, 0, ["sample-0"])
     assert all(torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True))
+
+
+def test_priors_on_the_device_need_equally_many_seasons_and_are_left_to_the_workers_unless_asked_for(tmp_path):
+    records = [make_record(number, height=64, width=64, seasons=2 + number % 2) for number in range(8)]
+    store = write_store(tmp_path / "store", records)
+    with pytest.raises(ConfigError, match="equally many seasons") as caught:
+        Setup(_config(store, tmp_path / "run", batch_size=2, prior_on="device"))
+    assert "2, 3 seasons" in str(caught.value)
+    assert Setup(_config(store, tmp_path / "run", batch_size=2), accelerated=True).prior_on == "worker"
+    even = write_store(tmp_path / "even", records[::2])
+    assert Setup(_config(even, tmp_path / "run", batch_size=2), accelerated=True).prior_on == "device"
+    assert Setup(_config(even, tmp_path / "run", batch_size=2)).prior_on == "worker"

@@ -59,11 +59,3 @@ def test_one_setting_does_not_change_what_another_draws() -> None:
     for seed in range(30):
         plain, flipped = draw(seed, flip=0.0, rotate=1.0), draw(seed, flip=1.0, rotate=1.0)
         assert (plain.top, plain.left, plain.quarter_turns) == (flipped.top, flipped.left, flipped.quarter_turns)
-
-
-def test_a_margin_stops_at_the_edge_of_the_tile() -> None:
-    geometry = Geometry(top=2, left=9, height=8, width=8, quarter_turns=1)
-    rows, columns, inner = geometry.with_margin(5, 20, 20)
-    assert (rows, columns) == (slice(0, 15), slice(4, 20))
-    tile = np.arange(400).reshape(20, 20)
-    assert np.array_equal(inner.apply(tile[rows, columns]), geometry.apply(tile))

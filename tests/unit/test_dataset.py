@@ -114,6 +114,18 @@ def test_prior_is_that_of_the_whole_tile_and_all_its_seasons(native: Store, kind
     assert torch.allclose(sample["prior"], expected, atol=1e-6)
 
 
+def test_the_device_makes_the_very_prior_that_a_worker_makes(native: Store) -> None:
+    options: dict[str, Any] = {"crop": 32, "flip": 0.5, "rotate": 0.5, "prior": "ts", "seed": 4, "training": True}
+    worker, device = (PatchDataset(native, scales(), prior_on=where, **options) for where in ("worker", "device"))
+    keys = [(epoch, place, -1) for epoch in range(5) for place in range(4)]
+    made, given = (collate([dataset[key] for key in keys]) for dataset in (worker, device))
+    assert given["prior_labels"].shape == (len(keys), 3, 32 + 24, 32 + 24)
+    assert given["prior_labels"].dtype == torch.uint8
+    assert device.prior_maker is not None
+    assert torch.equal(device.prior_maker.prior(given.pop("prior_labels"), given.pop("season")), made.pop("prior"))
+    assert same(made, given)
+
+
 def test_a_sample_depends_on_seed_epoch_and_place_only(native: Store) -> None:
     def dataset(seed: int = 7) -> PatchDataset:
         return PatchDataset(native, scales(), crop=16, prior="ts", seed=seed, training=True)
@@ -205,7 +217,7 @@ def test_bands_and_products_that_cannot_be_are_found_before_the_first_sample(tmp
 
 
 @pytest.mark.parametrize(
-    "options", [{"prior": "x"}, {"label_source": "x"}, {"crop": 0}, {"flip": 1.5}, {"rotate": -0.1}]
+    "options", [{"prior": "x"}, {"prior_on": "x"}, {"label_source": "x"}, {"crop": 0}, {"flip": 1.5}, {"rotate": -0.1}]
 )
 def test_settings_that_cannot_be_are_refused(native: Store, options: dict[str, Any]) -> None:
     with pytest.raises(ArgumentError):

@@ -37,6 +37,8 @@ class PretrainConfig:
         prior_weight: share of the prior in a smoothed label (first factor).
         uniform_weight: share of the uniform distribution (second factor).
         sigma: standard deviation of the prior's Gaussian, in pixels.
+        prior_on: where the prior is made: `worker` (with the sample) or `device` (in the step; needs equally many
+            seasons of each place); null: the device, where that is an accelerator and the places allow it.
         losses: any of `ce`, `dice`, `focal`, summed.
         dice: `paper`, or `calibrated` (0 where the prediction equals a soft target).
         confidence: prediction confidence by `entropy` or `gini`.
@@ -100,6 +102,7 @@ class PretrainConfig:
     prior_weight: float = 0.15
     uniform_weight: float = 0.05
     sigma: float = 3.0
+    prior_on: Literal["worker", "device"] | None = None
     losses: tuple[LossName, ...] = ("ce", "dice")
     dice: Literal["paper", "calibrated"] = "paper"
     confidence: Literal["entropy", "gini"] = "entropy"

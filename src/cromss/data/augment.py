@@ -43,21 +43,6 @@ class Geometry:
         """Cut, mirror and turn `values` (..., H, W), as a view."""
         return self.turn(self.cut(values))
 
-    def with_margin(self, margin: int, height: int, width: int) -> tuple[slice, slice, Geometry]:
-        """Rows and columns of the window widened by `margin` where the tile goes on, and the window inside those."""
-        rows = slice(max(0, self.top - margin), min(height, self.top + self.height + margin))
-        columns = slice(max(0, self.left - margin), min(width, self.left + self.width + margin))
-        inner = Geometry(
-            top=self.top - rows.start,
-            left=self.left - columns.start,
-            height=self.height,
-            width=self.width,
-            mirror_columns=self.mirror_columns,
-            mirror_rows=self.mirror_rows,
-            quarter_turns=self.quarter_turns,
-        )
-        return rows, columns, inner
-
 
 def draw_geometry(
     generator: np.random.Generator, height: int, width: int, *, crop: int | None, flip: float, rotate: float

@@ -5,38 +5,36 @@ In: a (epoch, place, season) key. Out: images in the network's scale, labels, pr
     season, geometry   drawn from a generator keyed by (seed, epoch, place), nothing else: any process gives the same
     images             Normalization.apply(values); pixels without data become the scaled band mean (0.5 or 0)
     labels             255 (ignored) where there is no class, and where the images have no data
-    prior              label_prior of the tile, cut afterwards, so that a crop's border sees its true surroundings
+    prior              label_prior of the window with its surroundings (data/label_window), or the labels for it
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from cromss.data.augment import Geometry, draw_geometry
+from cromss.data.label_window import PriorMaker
 from cromss.data.sampling import SampleKey
 from cromss.data.store_reader import Store
 from cromss.errors import ArgumentError, BandError, MissingDataError
 from cromss.geo.bands import Normalization
 from cromss.geo.legend import IGNORE
-from cromss.method.smoothing import PRIORS, label_prior
 
-__all__ = ["LABEL_SOURCES", "PatchDataset", "Sample", "collate"]
+__all__ = ["LABEL_SOURCES", "PRIOR_ON", "PatchDataset", "Sample", "collate"]
 
 Sample = dict[str, Any]
-"""Sensor -> float32 (B, h, w); "labels" uint8 (h, w), 255 ignored; "prior" float32 (C, h, w) where one is asked for;
-"truth" uint8 (h, w) if the store has any, all 255 where this place has none; "id", a str."""
+"""Sensor -> float32 (B, h, w); "labels" uint8 (h, w), 255 ignored; "prior" float32 (C, h, w) where one is asked for, or
+what the device makes it of: "prior_labels" uint8 (T, h + 2 m, w + 2 m), "season" int64 (); "truth" uint8 (h, w) if the
+store has any, all 255 where this place has none; "id", a str."""
 
 LABEL_SOURCES = ("labels", "truth")
 
-KEPT_PLACES, KEPT_BYTES = 4096, 2**28
-"""Stores of at most so many places and bytes of label priors have these made once and kept, by each process."""
+PRIOR_ON = ("worker", "device")
 
 FILL: Mapping[str, float] = {"paper": 0.5, "standard": 0.0}
 """Network input of a pixel without data, by kind of normalization: the mean of the band."""
@@ -47,7 +45,8 @@ class PatchDataset:
 
     normalizations: sensor -> its bands and scaling; other sensors of the store are not read. crop: pixels, None for the
     whole tile. flip, rotate: probabilities, see `draw_geometry`. prior: "ts", "t", "s" or None; sigma is in pixels and
-    truncate in sigmas. label_source: what goes by the name "labels", the store's "labels" or its exact "truth".
+    truncate in sigmas; prior_on: "worker" makes it here, "device" hands on what it is made of (`prior_maker`).
+    label_source: what goes by the name "labels", the store's "labels" or its exact "truth".
     training False: no augmentation, and whole tiles. Raises ArgumentError, BandError or MissingDataError when the store
     cannot give this.
     """
@@ -63,12 +62,13 @@ class PatchDataset:
         prior: str | None = None,
         sigma: float = 3.0,
         truncate: float = 4.0,
+        prior_on: str = "worker",
         label_source: str = "labels",
         seed: int = 0,
         training: bool,
     ) -> None:
-        if prior is not None and prior not in PRIORS:
-            raise ArgumentError("unknown label prior", got=prior, expected=[*PRIORS, None])
+        if prior_on not in PRIOR_ON:
+            raise ArgumentError("unknown place to make priors", got=prior_on, expected=PRIOR_ON)
         if label_source not in LABEL_SOURCES:
             raise ArgumentError("unknown source of labels", got=label_source, expected=LABEL_SOURCES)
         if not (0 <= flip <= 1 and 0 <= rotate <= 1) or (crop is not None and crop < 1):
@@ -82,13 +82,13 @@ class PatchDataset:
         self.store, self.seed, self.training = store, seed, training
         self.num_classes = store.legend.num_classes
         self._crop, self._flip, self._rotate = (crop, flip, rotate) if training else (None, 0.0, 0.0)
-        self._prior, self._sigma, self._truncate, self._source = prior, sigma, truncate, label_source
+        self.prior_maker: PriorMaker | None = None
+        if prior is not None:
+            self.prior_maker = PriorMaker(num_classes=self.num_classes, kind=prior, sigma=sigma, truncate=truncate)
+        self._prior_on, self._source = prior_on, label_source
         self._layers = {"labels": label_source} | ({"truth": "truth"} if store.has("truth") else {})
         self._scalers = {name: _Scaler(store, normalization) for name, normalization in normalizations.items()}
         self._scratch = np.empty(0, np.uint8)
-        # whether priors are kept depends on the store alone, so a continued run takes the same path to the same bits
-        few = len(store) <= KEPT_PLACES and self._bytes_of_all_priors() <= KEPT_BYTES
-        self._tile_priors: dict[tuple[int, int], NDArray[np.float32]] | None = {} if few else None
 
     def __getitem__(self, key: SampleKey) -> Sample:
         _, place, _ = key
@@ -107,8 +107,8 @@ class PatchDataset:
             layer = _own(geometry.apply(raw[source])) if source in raw else np.full(valid.shape, IGNORE, np.uint8)
             layer[~valid] = IGNORE
             sample[name] = torch.from_numpy(layer)
-        if self._prior is not None:
-            sample["prior"] = self._label_prior(place, season, geometry)
+        if self.prior_maker is not None:
+            sample |= self._prior_parts(self.prior_maker, place, season, geometry)
         sample["id"] = self._name(place, season)
         return sample
 
@@ -116,7 +116,7 @@ class PatchDataset:
         """Bring what these samples take to this machine, all at once, where the store is remote."""
         if self.store.files.remote:
             samples = [(key[1], self._season(key, self._generator(key))) for key in keys]
-            kind = self._source if self._prior is not None else None
+            kind = self._source if self.prior_maker is not None else None
             self.store.prefetch(samples, sensors=tuple(self._scalers), kind=kind)
 
     def describe(self, key: SampleKey) -> str:
@@ -151,36 +151,12 @@ class PatchDataset:
             )
         return season, draw_geometry(generator, height, width, crop=self._crop, flip=self._flip, rotate=self._rotate)
 
-    def _label_prior(self, place: int, season: int, geometry: Geometry) -> Tensor:
-        """(C, h, w): cut from the tile's prior where all of them fit into memory, else made for the window.
-
-        The window is widened by the reach of the Gaussian, which gives the same as the whole tile to rounding.
-        """
-        if self._tile_priors is not None:
-            if (place, season) not in self._tile_priors:
-                self._tile_priors[place, season] = self._prior_of(self.store.read_labels(place, self._source), season)
-            return torch.from_numpy(_own(geometry.apply(self._tile_priors[place, season])))
-        labels_THW = self.store.read_labels(place, self._source)
-        margin = int(self._truncate * self._sigma + 0.5)
-        rows, columns, inner = geometry.with_margin(margin, *labels_THW.shape[1:])
-        return torch.from_numpy(_own(inner.apply(self._prior_of(labels_THW[:, rows, columns], season))))
-
-    def _prior_of(self, labels_THW: NDArray[np.uint8], season: int) -> NDArray[np.float32]:
-        prior_BCHW = label_prior(
-            torch.from_numpy(np.ascontiguousarray(labels_THW))[None],
-            torch.tensor([season]),
-            self.num_classes,
-            self._prior or "ts",
-            self._sigma,
-            self._truncate,
-            IGNORE,
-        )
-        prior_CHW: NDArray[np.float32] = prior_BCHW[0].numpy()
-        return prior_CHW
-
-    def _bytes_of_all_priors(self) -> int:
-        pixels = sum(self.store.num_seasons(p) * math.prod(self.store.shape(p)) for p in range(len(self.store)))
-        return pixels * self.num_classes * np.dtype(np.float32).itemsize
+    def _prior_parts(self, maker: PriorMaker, place: int, season: int, geometry: Geometry) -> Sample:
+        """The prior of a window, or, for the device, the labels and the season that it is made of."""
+        window_THW = maker.window(self.store.read_labels(place, self._source), geometry)
+        if self._prior_on == "device":
+            return {"prior_labels": torch.from_numpy(window_THW), "season": torch.tensor(season)}
+        return {"prior": maker.prior_of_one(window_THW, season)}
 
     def _name(self, place: int, season: int) -> str:
         return f"{self.store.id(place)}/{self.store.seasons(place)[season]}"

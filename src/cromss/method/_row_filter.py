@@ -1,17 +1,17 @@
 """The Gaussian of the label prior on the CPU: one row of all classes at a time, which stays in the processor's cache.
 
-In: the label maps of one sample (T, H, W), the weight of each season, one half of the kernel. Out: the filtered mass of
-each class that occurs, written into its plane of an array (C, H, W).
+In: the label maps of one sample with their surroundings (T, P, Q), the weight of each season, one half of the kernel.
+Out: the filtered mass of each class that occurs, written into its plane of an array (C, H, W).
 
     down    v_i = g_0 m_i + sum_d g_d (m_{i-d} + m_{i+d})      rows m_i hold all classes side by side
-    across  the same with v_i shifted by d: each class has a margin of R mirrored pixels on both sides
+    across  the same with v_i shifted by d; what mixes neighbouring classes lies in the surroundings, and is not kept
 
 The one part of the package that is compiled, by Numba on first use (three seconds, then kept on disk where that can be
 written): 25 taps as PyTorch or NumPy calls move every plane through the memory dozens of times. On other devices, and
 inside torch.compile, `smoothing` multiplies with matrices instead; tests hold both ways to one another.
 
 Legend of shapes: T seasons, C classes, K classes that occur, H height, W width, R pixels that the kernel reaches,
-X = K (W + 2 R), one row.
+P = H + 2 R, Q = W + 2 R, X = K Q, one row.
 """
 
 from __future__ import annotations
@@ -41,74 +41,60 @@ def _compiled(**options: Any) -> Callable[[Any], Any]:
 
 @_compiled()
 def class_rows(
-    labels_THW: NDArray[np.int64], weight_T: NDArray[np.float32], num_classes: int, reach: int
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Weighted count over the seasons of each class that occurs, as rows (H, X), and the numbers of those classes (K,).
+    labels_TPQ: NDArray[np.int64], weight_T: NDArray[np.float32], num_classes: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64], bool]:
+    """Weighted count over the seasons of each class that occurs, as rows (P, X), and the numbers of those classes (K,).
 
-    labels 0 to num_classes - 1; any larger number counts nowhere. The margins are left 0.
+    labels 0 to num_classes - 1; any larger number counts nowhere, and makes the third answer, "complete", False.
     """
-    seasons, height, width = labels_THW.shape
+    seasons, height, width = labels_TPQ.shape
     occurs_C = np.zeros(num_classes + 1, np.bool_)
-    for label in labels_THW.flat:
+    for label in labels_TPQ.flat:
         occurs_C[min(int(label), num_classes)] = True
     class_K = np.nonzero(occurs_C[:num_classes])[0]
     start_C = np.full(num_classes + 1, -1)
     for number, name in enumerate(class_K):
-        start_C[name] = number * (width + 2 * reach) + reach
-    mass_HX = np.zeros((height, len(class_K) * (width + 2 * reach)), np.float32)
+        start_C[name] = number * width
+    mass_PX = np.zeros((height, len(class_K) * width), np.float32)
     for season in range(seasons):
         if weight_T[season] == 0:
             continue
         for row in range(height):
             for column in range(width):
-                start = start_C[min(labels_THW[season, row, column], num_classes)]
+                start = start_C[min(labels_TPQ[season, row, column], num_classes)]
                 if start >= 0:
-                    mass_HX[row, start + column] += weight_T[season]
-    return mass_HX, class_K
+                    mass_PX[row, start + column] += weight_T[season]
+    return mass_PX, class_K, not occurs_C[num_classes]
 
 
 @_compiled(fastmath=_ANY_ORDER)
 def blur_rows(
-    mass_HX: NDArray[np.float32], class_K: NDArray[np.int64], taps: NDArray[np.float32], out_CHW: NDArray[np.float32]
+    mass_PX: NDArray[np.float32], class_K: NDArray[np.int64], taps: NDArray[np.float32], out_CHW: NDArray[np.float32]
 ) -> None:
     """Filter rows as `class_rows` gives them, down and across, into the planes of their classes.
 
-    taps (R + 1,): the kernel from its middle outwards, R even; edges are mirrored with the edge pixel repeated.
+    taps (R + 1,): the kernel from its middle outwards, R even.
     """
     height, width = out_CHW.shape[1:]
-    reach, size = len(taps) - 1, mass_HX.shape[1]
-    across_X = np.empty(size, np.float32)
-    margin_X = np.zeros(size + 2 * reach, np.float32)
-    down_X = margin_X[reach : reach + size]
+    reach = len(taps) - 1
+    down_X = np.empty(mass_PX.shape[1], np.float32)
+    across_X = np.empty(mass_PX.shape[1] - 2 * reach, np.float32)
+    inner = len(across_X)
     for row in range(height):
-        _scale(down_X, taps[0], mass_HX[row])
+        middle = row + reach
+        _scale(down_X, taps[0], mass_PX[middle])
         for d in range(1, reach, 2):
-            above, below = mass_HX[_mirrored(row - d, height)], mass_HX[_mirrored(row + d, height)]
-            farther_above, farther_below = (
-                mass_HX[_mirrored(row - d - 1, height)],
-                mass_HX[_mirrored(row + d + 1, height)],
-            )
+            above, farther_above = mass_PX[middle - d], mass_PX[middle - d - 1]
+            below, farther_below = mass_PX[middle + d], mass_PX[middle + d + 1]
             _add_taps(down_X, taps[d], above, below, taps[d + 1], farther_above, farther_below)
-        for number in range(len(class_K)):
-            first = number * (width + 2 * reach) + reach
-            for d in range(reach):
-                down_X[first - 1 - d] = down_X[first + _mirrored(d, width)]
-                down_X[first + width + d] = down_X[first + _mirrored(width + d, width)]
-        _scale(across_X, taps[0], down_X)
+        _scale(across_X, taps[0], down_X[reach:][:inner])
         for d in range(1, reach, 2):
-            left, right = margin_X[reach - d :][:size], margin_X[reach + d :][:size]
-            farther_left, farther_right = margin_X[reach - d - 1 :][:size], margin_X[reach + d + 1 :][:size]
+            left, farther_left = down_X[reach - d :][:inner], down_X[reach - d - 1 :][:inner]
+            right, farther_right = down_X[reach + d :][:inner], down_X[reach + d + 1 :][:inner]
             _add_taps(across_X, taps[d], left, right, taps[d + 1], farther_left, farther_right)
         for number, name in enumerate(class_K):
-            first = number * (width + 2 * reach) + reach
+            first = number * (width + 2 * reach)
             out_CHW[name, row] = across_X[first : first + width]
-
-
-@numba.njit(inline="always")
-def _mirrored(position: int, length: int) -> int:
-    """... 1 0 | 0 1 2 ...: the pixel that stands for one beyond the edge."""
-    position %= 2 * length
-    return min(position, 2 * length - 1 - position)
 
 
 @_compiled(fastmath=_ANY_ORDER)

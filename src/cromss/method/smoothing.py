@@ -8,11 +8,12 @@ In: hard labels, of one season (B, H, W) or of all (B, T, H, W). Out: class dist
 G is a Gaussian of 3 px, cut at 4 sigma (25 x 25), edges mirrored with the edge pixel repeated (scipy's "reflect").
 
 A convolution is linear and both Gaussians are equal, so M is one filter over (season frequency + one-hot) / 2, in place
-of two filters for each class. The filter is separable. On the CPU it goes over the rows of the classes that occur
-(`_row_filter`); elsewhere it is two products, M = G_H X G_W^T, where G_H holds the kernel on its band and the mirrored
-edges are folded in.
+of two filters for each class. Edges are mirrored in the labels, before anything is counted. The filter is separable: on
+the CPU it goes over the rows of the classes that occur (`_row_filter`); elsewhere it is two products, M = G_H X G_W^T,
+where G_H (H, H + 2 R) holds the kernel on its band.
 
-Legend of shapes: B batch, T seasons, C classes, H height, W width, N planes, R pixels that the kernel reaches.
+Legend of shapes: B batch, T seasons, C classes, H height, W width, R pixels that the kernel reaches, P = H + 2 R and
+Q = W + 2 R the tile with its surroundings.
 Source: Liu et al., IEEE TGRS 2025, doi 10.1109/TGRS.2025.3552642, section III.
 """
 
@@ -21,7 +22,6 @@ from __future__ import annotations
 import functools
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from cromss.errors import ArgumentError
@@ -34,7 +34,7 @@ from cromss.method._checks import (
     values_are_visible,
 )
 
-__all__ = ["PRIORS", "label_prior", "smooth_labels"]
+__all__ = ["PRIORS", "label_prior", "prior_reach", "smooth_labels"]
 
 PRIORS = ("ts", "t", "s")
 
@@ -47,12 +47,17 @@ def label_prior(
     sigma: float = 3.0,
     truncate: float = 4.0,
     ignore_index: int = 255,
+    *,
+    surrounded: bool = False,
 ) -> Tensor:
     """Class distribution around each pixel, over space, seasons or both.
 
     labels (B, T, H, W), any integer dtype, 0 to num_classes - 1 or `ignore_index`; season (B,) integer, the drawn
     season of each sample, 0 to T - 1; kind "ts", "t" or "s"; sigma in pixels; truncate in sigmas. Returns float32
     (B, C, H, W) that sums to 1 over the classes. Raises ArgumentError. Paper: M.
+
+    surrounded: the labels (B, T, H + 2 R, W + 2 R) are those of a window and of the R = `prior_reach` pixels around it,
+    instead of a tile whose edges are to be mirrored.
 
     Ignored pixels have no mass: the rest of the window is renormalised over the classes ("ts" then weighs both parts
     by their mass). Where the whole window is ignored the prior is uniform. On the CPU only the classes that occur are
@@ -64,13 +69,23 @@ def label_prior(
     if not (sigma > 0 and truncate > 0):
         raise ArgumentError("the Gaussian is empty.", got=f"sigma {sigma}, truncate {truncate}", expected="both > 0")
     _check_season(season, labels)
+    reach = prior_reach(sigma, truncate)
+    if not surrounded:
+        labels = _mirror_edges(labels, reach)
+    elif min(labels.shape[2:]) <= 2 * reach:
+        expected = f"(B, T, H, W), H and W above {2 * reach}: a window and {reach} pixels around it"
+        raise ArgumentError("labels have no window inside.", got=tuple(labels.shape), expected=expected)
     index = index_labels(labels, num_classes, ignore_index)
     weight_BT = _season_weights(season.to(labels.device), labels.shape[1], kind)
     if values_are_visible(labels):
-        prior_BCHW = _filter_rows(index, weight_BT, num_classes, sigma, truncate)
-    else:
-        prior_BCHW = _filter_planes(_class_mass(index, weight_BT, num_classes), sigma, truncate)
-    return prior_BCHW if index.complete else _normalise(prior_BCHW)
+        return _prior_by_rows(index, weight_BT, num_classes, _half_kernel(sigma, truncate))
+    return _normalise(_filter_planes(_class_mass(index, weight_BT, num_classes), sigma, truncate))
+
+
+def prior_reach(sigma: float = 3.0, truncate: float = 4.0) -> int:
+    """How many pixels around a window its prior depends on, an even number: 12 by default."""
+    radius = int(truncate * sigma + 0.5)  # as scipy.ndimage.gaussian_filter1d
+    return radius + radius % 2
 
 
 def smooth_labels(
@@ -115,61 +130,69 @@ def _season_weights(season_B: Tensor, seasons: int, kind: str) -> Tensor:
     return mean_BT if kind == "t" else (mean_BT + drawn_BT) / 2
 
 
+def _mirror_edges(labels_BTHW: Tensor, reach: int) -> Tensor:
+    """... 1 0 | 0 1 2 ...: the edge pixel is repeated, and small tiles are mirrored as often as needed."""
+    for axis in (-2, -1):
+        size = labels_BTHW.shape[axis]
+        position = torch.arange(-reach, size + reach, device=labels_BTHW.device).remainder(2 * size)
+        labels_BTHW = labels_BTHW.index_select(axis, torch.minimum(position, 2 * size - 1 - position))
+    return labels_BTHW
+
+
 def _class_mass(labels: LabelIndex, weight_BT: Tensor, num_classes: int) -> Tensor:
-    """Weighted count of each class over the seasons, (B, C, H, W); ignored pixels add nothing."""
+    """Weighted count of each class over the seasons, (B, C, P, Q); ignored pixels add nothing."""
     batch, _, height, width = labels.class_BHW.shape
-    source_BTHW = weight_BT[:, :, None, None].expand(labels.class_BHW.shape)
+    source_BTPQ = weight_BT[:, :, None, None].expand(labels.class_BHW.shape)
     if not labels.complete:
-        source_BTHW = source_BTHW * labels.valid_BHW
-    return source_BTHW.new_zeros(batch, num_classes, height, width).scatter_add_(1, labels.class_BHW, source_BTHW)
+        source_BTPQ = source_BTPQ * labels.valid_BHW
+    return source_BTPQ.new_zeros(batch, num_classes, height, width).scatter_add_(1, labels.class_BHW, source_BTPQ)
 
 
-def _normalise(mass_BCHW: Tensor) -> Tensor:
-    """Shares of the classes; uniform where there is no mass."""
-    total_B1HW = mass_BCHW.sum(dim=1, keepdim=True)
-    return torch.where(total_B1HW > 0, mass_BCHW / total_B1HW, 1.0 / mass_BCHW.shape[1])
+def _normalise(mass_CHW: Tensor) -> Tensor:
+    """Shares of the classes, (..., C, H, W); uniform where there is no mass."""
+    total_1HW = mass_CHW.sum(dim=-3, keepdim=True)
+    return torch.where(total_1HW > 0, mass_CHW / total_1HW, 1.0 / mass_CHW.shape[-3])
 
 
-def _filter_rows(labels: LabelIndex, weight_BT: Tensor, num_classes: int, sigma: float, truncate: float) -> Tensor:
-    """G * class mass in host memory, (B, C, H, W), sample by sample; only the classes that occur are filtered."""
+def _prior_by_rows(labels: LabelIndex, weight_BT: Tensor, num_classes: int, half_kernel: Tensor) -> Tensor:
+    """The prior (B, C, H, W) in host memory, sample by sample, so that none depends on its batch."""
     from cromss.method._row_filter import blur_rows, class_rows  # the compiler is loaded where it is needed
 
-    class_BTHW = labels.class_BHW if labels.complete else labels.class_BHW.masked_fill(~labels.valid_BHW, num_classes)
-    batch, _, height, width = class_BTHW.shape
-    half_R = _half_kernel(sigma, truncate)
-    taps = F.pad(half_R, (0, (len(half_R) - 1) % 2)).float().numpy()  # an even reach, for pairs of taps
-    filtered_BCHW = torch.zeros(batch, num_classes, height, width)
-    for labels_THW, weight_T, out_CHW in zip(class_BTHW.numpy(), weight_BT.numpy(), filtered_BCHW.numpy(), strict=True):
-        mass_HX, class_K = class_rows(labels_THW, weight_T, num_classes, len(taps) - 1)
-        blur_rows(mass_HX, class_K, taps, out_CHW)
-    return filtered_BCHW
+    class_BTPQ = labels.class_BHW if labels.complete else labels.class_BHW.masked_fill(~labels.valid_BHW, num_classes)
+    taps = half_kernel.float().numpy()
+    height, width = (size - 2 * (len(taps) - 1) for size in class_BTPQ.shape[2:])
+    prior_BCHW = torch.zeros(len(class_BTPQ), num_classes, height, width)
+    for labels_TPQ, weight_T, prior_CHW in zip(class_BTPQ.numpy(), weight_BT.numpy(), prior_BCHW, strict=True):
+        mass_PX, class_K, complete = class_rows(labels_TPQ, weight_T, num_classes)
+        if len(class_K):
+            blur_rows(mass_PX, class_K, taps, prior_CHW.numpy())
+        if not complete:
+            prior_CHW.copy_(_normalise(prior_CHW))
+    return prior_BCHW
 
 
-def _filter_planes(planes_BCHW: Tensor, sigma: float, truncate: float) -> Tensor:
-    """G * each plane (..., H, W) on any device: two large matrix products."""
-    height, width = planes_BCHW.shape[-2:]
-    matrix_HH = _gaussian_matrix(height, sigma, truncate).to(planes_BCHW.device)
-    matrix_WW = _gaussian_matrix(width, sigma, truncate).to(planes_BCHW.device)
-    return matrix_HH @ planes_BCHW @ matrix_WW.T
+def _filter_planes(planes_BCPQ: Tensor, sigma: float, truncate: float) -> Tensor:
+    """G * each plane, (B, C, H, W), on any device: two large matrix products."""
+    matrix_HP, matrix_WQ = (_gaussian_matrix(size, sigma, truncate) for size in planes_BCPQ.shape[2:])
+    return matrix_HP.to(planes_BCPQ.device) @ planes_BCPQ @ matrix_WQ.to(planes_BCPQ.device).T
 
 
 def _half_kernel(sigma: float, truncate: float) -> Tensor:
-    """The kernel of scipy.ndimage.gaussian_filter1d from its middle outwards, (R + 1,), float64."""
-    offset_R = torch.arange(int(truncate * sigma + 0.5) + 1)
-    half_R = torch.exp(-0.5 * (offset_R.double() / sigma) ** 2)
+    """The kernel from its middle outwards, (R + 1,), float64; the whole of it sums to 1."""
+    offset_R = torch.arange(prior_reach(sigma, truncate) + 1)
+    half_R = torch.exp(-0.5 * (offset_R.double() / sigma) ** 2) * (offset_R <= int(truncate * sigma + 0.5))
     return half_R / (2 * half_R.sum() - half_R[0])
 
 
 @functools.lru_cache(maxsize=16)
 def _gaussian_matrix(size: int, sigma: float, truncate: float) -> Tensor:
-    """The filter along one axis of `size` pixels as a matrix (size, size), with the mirrored edges folded in."""
-    half = _half_kernel(sigma, truncate)
-    kernel, radius = torch.cat([half.flip(0)[:-1], half]), len(half) - 1
-    offset = torch.arange(-radius, radius + 1)
-    source = (torch.arange(size).unsqueeze(1) + offset).remainder(2 * size)
-    source = torch.minimum(source, 2 * size - 1 - source)  # ... 1 0 | 0 1 2 ... : the edge pixel is repeated
-    matrix = torch.zeros(size, size, dtype=torch.float64)
-    return matrix.scatter_add_(1, source, kernel.expand(size, -1)).float()
+    """The filter along one axis of `size` pixels, surroundings included, as a matrix (size - 2 R, size)."""
+    half_R = _half_kernel(sigma, truncate).float()
+    kernel_K = torch.cat([half_R.flip(0)[:-1], half_R])
+    matrix = torch.zeros(size + 1 - len(kernel_K), size)
+    for row, taps_of_row in enumerate(matrix):
+        taps_of_row[row : row + len(kernel_K)] = kernel_K
+    return matrix
 
 
 def _check_season(season: Tensor, labels: Tensor) -> None:

@@ -70,7 +70,9 @@ def pretrain(
     """
     with StopSignal() as stop:
         fabric = launch(config, deterministic=config.deterministic)
-        run = _Run(Setup(config, rank=fabric.global_rank, world=fabric.world_size), fabric)
+        accelerated = fabric.device.type != "cpu"
+        setup = Setup(config, rank=fabric.global_rank, world=fabric.world_size, accelerated=accelerated)
+        run = _Run(setup, fabric)
         result = run.finished()
         if result is None:
             result = run.train(draw, stop)
@@ -103,7 +105,7 @@ class _Run:
         target = smooth_labels(
             batch["labels"],
             len(self.names),
-            batch.get("prior"),
+            self.setup.prior(batch),
             prior_weight=config.prior_weight,
             uniform_weight=config.uniform_weight,
             ignore_index=IGNORE,

@@ -6,9 +6,11 @@ In: the settings and the rank. Out: a `Setup` with the batches of every step and
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from cromss.config import PretrainConfig, require_at_least
 from cromss.data.dataset import PatchDataset
@@ -81,9 +83,12 @@ def split_places(store: Store, share: float, seed: int) -> tuple[NDArray[np.int6
 
 
 class Setup:
-    """The parts of one pretraining on one rank of `world`. Raises ConfigError, StoreError, MissingDataError."""
+    """The parts of one pretraining on one rank of `world`. Raises ConfigError, StoreError, MissingDataError.
 
-    def __init__(self, config: PretrainConfig, *, rank: int = 0, world: int = 1) -> None:
+    accelerated: whether the device that trains is other than a CPU.
+    """
+
+    def __init__(self, config: PretrainConfig, *, rank: int = 0, world: int = 1, accelerated: bool = False) -> None:
         self.config, self.rank, self.world = config, rank, world
         require_at_least(config, **_LOWEST)
         self.store = Store.open(config.data)
@@ -91,6 +96,8 @@ class Setup:
         self.normalizations = normalizations_of(config, self.store)
         self.train_places, self.validation_places = split_places(self.store, config.validation_share, config.seed)
         self._require_crop_fits()
+        self.prior_on = self._choose_prior_on(accelerated)
+        self._training_data = self._dataset(training=True)
         bands = {sensor: normalization.bands for sensor, normalization in self.normalizations.items()}
         self.spec = network_spec(config, bands, self.store.legend.num_classes)
         self.plan = self._plan()
@@ -107,6 +114,29 @@ class Setup:
                 where=self.config.data,
                 do=f"set crop to {max(_STRIDE, min(height, width) // _STRIDE * _STRIDE)} or less",
             )
+
+    def _choose_prior_on(self, accelerated: bool) -> str:
+        """A batch of windows for the device holds as many label maps for each place."""
+        if self.config.prior_on == "worker" or (self.config.prior_on is None and not accelerated):
+            return "worker"
+        seasons = {self.store.num_seasons(place) for place in self.train_places.tolist()}
+        if len(seasons) == 1:
+            return "device"
+        if self.config.prior_on is None:
+            return "worker"
+        raise ConfigError(
+            "priors on the device need places with equally many seasons",
+            got=f"places with {', '.join(map(str, sorted(seasons)))} seasons",
+            where=self.config.data,
+            do="set prior_on to worker",
+        )
+
+    def prior(self, batch: Mapping[str, Any]) -> Tensor | None:
+        """The label prior of a batch, (B, C, h, w): made by the worker, made now from its labels, or None."""
+        maker = self._training_data.prior_maker
+        if self.prior_on == "device" and maker is not None:
+            return maker.prior(batch["prior_labels"], batch["season"])
+        return batch.get("prior")
 
     def _plan(self) -> Plan:
         config = self.config
@@ -146,6 +176,7 @@ class Setup:
             rotate=config.rotate if training else 0.0,
             prior=config.prior if training else None,
             sigma=config.sigma,
+            prior_on=self.prior_on,
             label_source=config.label_source,
             seed=config.seed,
             training=training,
@@ -163,7 +194,7 @@ class Setup:
             world=self.world,
         )
         return make_loader(
-            self._dataset(training=True), order, workers=config.workers, seed=config.seed, timeout=config.worker_timeout
+            self._training_data, order, workers=config.workers, seed=config.seed, timeout=config.worker_timeout
         )
 
     def validation_batches(self) -> BatchLoader:
