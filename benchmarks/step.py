@@ -59,9 +59,11 @@ def plain_step(encoder: str, batch: dict[str, Tensor]) -> Callable[[], float]:
 
 
 def our_step(encoder: str, batch: dict[str, Tensor], layout: torch.memory_format) -> Callable[[], float]:
+    from cromss.memory import keep_freed_memory
     from cromss.method import multi_branch_loss, smooth_labels
     from cromss.models.networks import NetworkSpec, build_network
 
+    keep_freed_memory()  # as `cromss pretrain` does
     spec = NetworkSpec(
         inputs={"s1": 2, "s2": 13},
         fusion="late",

@@ -10,6 +10,8 @@ each of the four places (a, b) of a doubled pixel the kernel is therefore a sum 
 
 One 2 x 2 convolution with 4 O outputs at the small size takes the place of a 3 x 3 one at the large size: 4/9 of the
 work, four times as many output channels for the same pixels, and neither the upsampled nor the stacked features exist.
+Place (0, 0) reads from one pixel above and left of place (1, 1); with the places in reverse order the shuffle from
+channels to pixels therefore puts every value where it belongs, inside a frame of one pixel that is cut off.
 """
 
 from __future__ import annotations
@@ -69,20 +71,18 @@ def conv_after_upsampling(small: Tensor, skip: Tensor | None, weight: Tensor, bi
 
     small (B, C, H, W); skip (B, S, 2H, 2W), or None for S = 0; weight (O, C + S, 3, 3). Returns (B, O, 2H, 2W).
     """
-    batch, channels, height, width = small.shape
-    outputs = weight.shape[0]
-    kernels = _phases(weight[:, :channels]).flatten(0, 2)
-    phases = F.conv2d(small, kernels, padding=1).view(batch, outputs, 2, 2, height + 1, width + 1)
-    rows = [torch.stack([phases[:, :, a, b, a : a + height, b : b + width] for b in (0, 1)], dim=-1) for a in (0, 1)]
-    values = torch.stack(rows, dim=-3).view(batch, outputs, 2 * height, 2 * width)
+    channels = small.shape[1]
+    places = F.conv2d(small, _place_kernels(weight[:, :channels]), padding=1)
+    values = F.pixel_shuffle(places, 2)[:, :, 1:-1, 1:-1]
     if skip is not None:
         values = values + F.conv2d(skip, weight[:, channels:], padding=1)
-    return values if bias is None else values + bias[:, None, None]
+    return values.contiguous() if bias is None else values + bias[:, None, None]
 
 
-def _phases(weight: Tensor) -> Tensor:
-    """(O, C, 3, 3) -> (O, 2, 2, C, 2, 2): the 2 x 2 kernel of each place (a, b) in a doubled pixel."""
+def _place_kernels(weight: Tensor) -> Tensor:
+    """(O, C, 3, 3) -> (4 O, C, 2, 2): for each output the kernels of the places (1, 1), (1, 0), (0, 1), (0, 0)."""
     first, second, third = weight.unbind(dim=2)
-    rows = torch.stack([torch.stack([first, second + third], 2), torch.stack([first + second, third], 2)], dim=1)
+    rows = torch.stack([torch.stack([first + second, third], 2), torch.stack([first, second + third], 2)], dim=1)
     first, second, third = rows.unbind(dim=4)
-    return torch.stack([torch.stack([first, second + third], 4), torch.stack([first + second, third], 4)], dim=2)
+    both = torch.stack([torch.stack([first + second, third], 4), torch.stack([first, second + third], 4)], dim=2)
+    return both.flatten(0, 2)
