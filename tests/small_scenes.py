@@ -72,6 +72,21 @@ def write_labels(path: Path, values: np.ndarray, where: Grid | None = None, **op
     write(path, values, where or grid(values.shape[-1]), **{"nodata": 255, **options})
 
 
+DEM_SECTION = {
+    "dem": {"files": "dem/{id}.tif", "unit": "m", "bands": ["elevation", "slope"], "valid_min": -500, "valid_max": 9000}
+}
+"""A section `sensors` of prepare for the files that `write_dem` writes."""
+
+
+def dem_values(rng: np.random.Generator, side: int = 16) -> np.ndarray:
+    """Plausible heights in m and slopes in degrees."""
+    return rng.normal([[[300]], [[8]]], [[[40]], [[2]]], (2, side, side)).astype(np.float32)
+
+
+def write_dem(path: Path, values: np.ndarray, where: Grid | None = None, **options: Any) -> None:
+    write(path, values, where or grid(values.shape[-1]), **{"nodata": -9999, **options})
+
+
 def write_scene(root: Path, name: str, seed: int, side: int = 16) -> None:
     """One scene as s1/NAME.tif, s2/NAME.tif, labels/NAME.tif; the contents follow from the seed."""
     rng = np.random.default_rng(seed)

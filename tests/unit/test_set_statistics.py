@@ -88,6 +88,7 @@ def test_the_store_repeats_counts_but_not_the_figures(tmp_path):
 def figures(**changes):
     image = {
         "sensor": "s2",
+        "title": "Sentinel-2",
         "product": "L1C",
         "images": 100,
         "looks_like": {"L1C": 100},
@@ -96,9 +97,13 @@ def figures(**changes):
     }
     shift = {"measured": 90, "measurable": 60, "shifted": 0}
     base = {
-        "images": [{"sensor": "s1", "product": "GRD", "images": 100}, image | changes.pop("image", {})],
+        "images": [
+            {"sensor": "s1", "title": "Sentinel-1", "product": "GRD", "images": 100},
+            image | changes.pop("image", {}),
+        ],
         "shifts": {"s2-s1": shift | changes.pop("shift", {})},
         "shifted_places": [{"pair": "s2-s1", "id": "far", "length": 4.25}],
+        "scaling": {},
         "splits": {"train": {"class_shares": {"water": 0.5, "trees": 0.5}}},
     }
     return base | changes

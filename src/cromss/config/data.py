@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 __all__ = ["DownloadConfig", "LabelsConfig", "Layout", "PrepareConfig", "SynthesizeConfig", "VerifyConfig"]
 
@@ -145,6 +145,11 @@ class PrepareConfig:
             pattern is null (leave out) or left as it is.
         s1: pattern of the Sentinel-1 files, e.g. `s1/{id}.tif` or `s1/{id}/{season}.tif`; null for none.
         s2: pattern of the Sentinel-2 files; null for none.
+        sensors: further sensors, by name, e.g. `{dem: {files: "dem/{id}.tif", unit: m, bands: [elevation, slope],
+            valid_min: -500, valid_max: 9000}}`; without {season} in its pattern an image serves all seasons of a place
+            (docs/sensors.md has all that an entry may say).
+        band_names: what the files of s1 or s2 call their bands, e.g. `{s2: {blue: B2, red: B4}}`, or the name of a YAML
+            file of such lines, `{s2: names.yaml}`.
         labels: pattern of the label maps; null for none.
         truth: pattern of exact label maps of the same scenes, where known (for scoring only).
         s1_bands: bands to keep, by name or set (`all`, `2`).
@@ -174,6 +179,8 @@ class PrepareConfig:
     layout: Layout = "geotiff_folders"
     s1: str | None = "s1/{id}.tif"
     s2: str | None = "s2/{id}.tif"
+    sensors: dict[str, Any] = field(default_factory=dict)
+    band_names: dict[str, Any] = field(default_factory=dict)
     labels: str | None = "labels/{id}.tif"
     truth: str | None = None
     s1_bands: str = "all"

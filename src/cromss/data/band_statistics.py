@@ -21,13 +21,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cromss.geo.bands import get_sensor
+from cromss.geo.sensor import Sensor
 
 __all__ = ["BINS", "OFFSET_DN", "BandCounts", "bin_edges"]
 
-BINS = 160
+BINS = 160  # of s1 and s2, whose usual range is known
 OFFSET_DN = 1000
 
 _RANGES = {"s1": (-50.0, 30.0), "s2": (0.0, 10240.0)}  # dB in steps of 0.5, DN in steps of 64; beyond: the end bins
+_FINE_BINS = 2048  # of other sensors: over all of their valid range, of which a set may fill a small part
 _OFFSET_FLOOR_DN = 900.0
 _B9_TO_B8A, _LAND_DN = 0.6, 500.0
 _B2_L1C_DN, _B2_L2A_DN = 800.0, 500.0
@@ -35,9 +37,12 @@ _CIRRUS_DN = 120.0  # reflectance 0.012 in B10: where Sen2Cor begins to see thin
 _NAMED = 5
 
 
-def bin_edges(sensor: str) -> NDArray[np.float64]:
-    """The BINS + 1 borders of the bins, in the sensor's unit."""
-    return np.linspace(*_RANGES[sensor], BINS + 1)
+def bin_edges(sensor: str | Sensor) -> NDArray[np.float64]:
+    """The borders of the bins, one more than there are bins, in the sensor's unit."""
+    known = get_sensor(sensor)
+    if known.name in _RANGES:
+        return np.linspace(*_RANGES[known.name], BINS + 1)
+    return np.linspace(known.valid_min, known.valid_max, _FINE_BINS + 1)
 
 
 @dataclass(kw_only=True)
@@ -49,7 +54,7 @@ class BandCounts:
     named: sign -> up to five images that show it. cirrus_pixels: with B10 above 120 DN, of `pixels`.
     """
 
-    sensor: str
+    sensor: str | Sensor
     product: str
     bands: tuple[str, ...]
     images: int = 0
@@ -63,7 +68,9 @@ class BandCounts:
     named: dict[str, list[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.histogram_BN = np.zeros((len(self.bands), BINS), np.int64)
+        self._known = get_sensor(self.sensor)
+        self._edges = bin_edges(self._known)
+        self.histogram_BN = np.zeros((len(self.bands), len(self._edges) - 1), np.int64)
         self.total_B, self.squares_B = np.zeros(len(self.bands)), np.zeros(len(self.bands))
 
     def add(self, name: str, image_BHW: NDArray[Any], valid_HW: NDArray[np.bool_]) -> None:
@@ -77,9 +84,10 @@ class BandCounts:
         self.histogram_BN += histogram_BN
         total_B = values_BN.sum(axis=1, dtype=np.float64)
         self.total_B += total_B
-        wide = values_BN.astype(np.float32)
+        exact = np.float64 if values_BN.dtype == np.int32 else np.float32
+        wide: NDArray[Any] = values_BN.astype(exact)
         self.squares_B += np.einsum("bn,bn->b", wide, wide, dtype=np.float64)
-        if self.sensor == "s2":
+        if self._known.name == "s2":
             self._look(name, histogram_BN, total_B / values_BN.shape[1])
             if "B10" in self.bands:
                 self.cirrus_pixels += int((values_BN[self.bands.index("B10")] > _CIRRUS_DN).sum())
@@ -96,18 +104,18 @@ class BandCounts:
             self.named[sign] = (self.named.get(sign, []) + names)[:_NAMED]
 
     def _histogram(self, values_BN: NDArray[Any]) -> NDArray[np.int64]:
-        low, high = _RANGES[self.sensor]
-        step = (high - low) / BINS
-        if values_BN.dtype == np.uint16:  # the range starts at 0 and the step is 64: a shift by 6 bits
-            place_BN = np.minimum(values_BN >> 6, BINS - 1).astype(np.intp)
+        bins, low = len(self._edges) - 1, self._edges[0]
+        step = (self._edges[-1] - low) / bins
+        if self._known.name == "s2" and values_BN.dtype == np.uint16:  # from 0 in steps of 64: a shift by 6 bits
+            place_BN = np.minimum(values_BN >> 6, bins - 1).astype(np.intp)
         else:
-            place_BN = np.clip((values_BN - low) / step, 0, BINS - 1).astype(np.intp)
-        place_BN += np.arange(len(self.bands))[:, None] * BINS
-        return np.bincount(place_BN.ravel(), minlength=len(self.bands) * BINS).reshape(-1, BINS)
+            place_BN = np.clip((values_BN - low) / step, 0, bins - 1).astype(np.intp)
+        place_BN += np.arange(len(self.bands))[:, None] * bins
+        return np.bincount(place_BN.ravel(), minlength=len(self.bands) * bins).reshape(-1, bins)
 
     def _look(self, name: str, histogram_BN: NDArray[np.int64], mean_B: NDArray[np.float64]) -> None:
         """Note what one image looks like; an offset is taken off before the product is judged."""
-        edges = bin_edges("s2")
+        edges = self._edges
         dark = dict(zip(self.bands, (edges[quantile_bin(counts, 0.01)] for counts in histogram_BN), strict=True))
         shifted = min(dark.values()) >= _OFFSET_FLOOR_DN - (edges[1] - edges[0])
         added = OFFSET_DN if shifted else 0
@@ -133,8 +141,7 @@ class BandCounts:
 
     def summary(self) -> dict[str, Any]:
         """JSON types: mean, std and percentiles of each band beside the published mean and std of the product."""
-        published = get_sensor(self.sensor).statistics[self.product]
-        edges = bin_edges(self.sensor)
+        published, edges = self._known.statistics.get(self.product, {}), self._edges
         rows = []
         for index, band in enumerate(self.bands):
             mean = self.total_B[index] / self.pixels
@@ -156,7 +163,7 @@ class BandCounts:
                 }
             )
         signs: Mapping[str, Any] = {}
-        if self.sensor == "s2":
+        if self._known.name == "s2":
             signs = {
                 "looks_like": dict(sorted(self.looks_like.items())),
                 "looks_offset_by_1000": self.offset,
@@ -164,9 +171,10 @@ class BandCounts:
                 "examples": {sign: list(names) for sign, names in sorted(self.named.items())},
             }
         return {
-            "sensor": self.sensor,
+            "sensor": self._known.name,
+            "title": self._known.title,
             "product": self.product,
-            "unit": get_sensor(self.sensor).unit,
+            "unit": self._known.unit,
             "images": self.images,
             "pixels": self.pixels,
             "bands": rows,

@@ -10,16 +10,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cromss.data.shift_survey import ALARM_PX
+from cromss.geo.sensor import SENSORS
 
 __all__ = ["findings"]
 
 _FEW = 0.02  # share of images that may look otherwise: cloud, snow and desert do
 _FEW_SHIFTED = 0.05  # share of measurable places that may lie off
-_TITLES = {
-    "s2-s1": "Sentinel-1 lies off Sentinel-2",
-    "s2-labels": "the labels lie off Sentinel-2",
-    "s1-labels": "the labels lie off Sentinel-1",
-}
 
 
 def findings(figures: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -27,6 +23,7 @@ def findings(figures: Mapping[str, Any]) -> list[dict[str, str]]:
     found = [
         *_offsets(figures["images"]),
         *_products(figures["images"]),
+        *_unscaled(figures),
         *_shifts(figures),
         *_splits(figures["splits"]),
     ]
@@ -56,15 +53,28 @@ def _products(images: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
                 )
 
 
+def _unscaled(figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Sensors that no training pixel shows, so that the store can not say how they are scaled."""
+    for entry in figures["images"]:
+        if entry["sensor"] not in (*SENSORS, *figures["scaling"]):
+            yield (
+                f"the set has no training split to take mean and std of {entry['title']} from",
+                "It can be scored on with a checkpoint that has them; to train on it, prepare it with a train split.",
+            )
+
+
 def _shifts(figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    titles = {entry["sensor"]: entry["title"] for entry in figures["images"]}
     for kind, entry in figures["shifts"].items():
         if entry["shifted"] <= _FEW_SHIFTED * entry["measurable"]:
             continue
+        first, second = kind.split("-")
+        lies = "the labels lie" if second == "labels" else f"{titles[second]} lies"
         worst = next(row for row in figures["shifted_places"] if row["pair"] == kind)
         yield (
-            f"{_TITLES[kind]} by {ALARM_PX:g} px or more in {entry['shifted']} of the {entry['measurable']} images in "
-            f"which a shift can be measured (of {entry['measured']} tried); most in {worst['id']}: "
-            f"{worst['length']:.1f} px",
+            f"{lies} off {titles[first]} by {ALARM_PX:g} px or more in {entry['shifted']} of the "
+            f"{entry['measurable']} images in which a shift can be measured (of {entry['measured']} tried); most in "
+            f"{worst['id']}: {worst['length']:.1f} px",
             "Look at such places in the report; if they are really off, register them again, or leave them out.",
         )
 

@@ -44,6 +44,7 @@ class Preparation:
         return ShardBuilder(
             legend=self.opening.legend,
             sensors=self.opening.bands,
+            definitions=self.opening.definitions,
             edition=config.edition,
             shard_places=config.shard_places,
         )

@@ -22,6 +22,7 @@ from rich.progress import track
 from cromss.config import PrepareConfig
 from cromss.data.findings import findings
 from cromss.data.preparation import Preparation, survey, write_shard
+from cromss.data.sensor_section import plan_sensors
 from cromss.data.set_statistics import SetStatistics, StatisticsByListing
 from cromss.data.shard_plan import finished_shards, plan_shards
 from cromss.data.sources.layouts import Opening
@@ -32,7 +33,7 @@ from cromss.data.store_writer import StoreWriter, remove_unfinished
 from cromss.data.survey import Survey, refusal, refusal_row, refuse_other_bands, summarize
 from cromss.errors import ConfigError, MissingDataError, StoreError
 from cromss.files import read_json, write_json
-from cromss.geo.bands import SENSORS, resolve_bands
+from cromss.geo.bands import SENSORS
 from cromss.geo.legend import get_legend
 from cromss.workers import Each, open_workers, require_workers
 
@@ -40,7 +41,7 @@ __all__ = ["REPORT_FILE", "prepare"]
 
 REPORT_FILE = "prepare-report.json"
 _BEGUN_FILE = "prepare-begun.json"
-_FIGURES = ("images", "shifts", "season_changes")  # of the report alone: a store is opened often
+_FIGURES = ("images", "shifts", "season_changes", "scaling")  # of the report alone: a store is opened often
 _LISTS = ("findings", "shifted_places", "orphans", "refusals", "scenes_without_split", "split_ids_without_scene")
 
 _MEANS = ("out", "workers", "dask_scheduler")  # settings that change nothing in a store
@@ -62,7 +63,9 @@ def prepare(config: PrepareConfig, draw: Draw | None = None) -> dict[str, Any]:
     out = Path(config.out)
     if (out / META_FILE).exists():
         raise StoreError("a finished store is there already", where=out, do="choose another out, or delete that store")
-    legend, bands = get_legend(config.legend), _bands(config)
+    legend, plans = get_legend(config.legend), plan_sensors(config)
+    bands = {name: plan.keep for name, plan in plans.items()}
+    definitions = {**SENSORS, **{name: plan.sensor for name, plan in plans.items()}}
     table = _split_table(config)
     opening = Opening(
         config=config,
@@ -70,6 +73,8 @@ def prepare(config: PrepareConfig, draw: Draw | None = None) -> dict[str, Any]:
         bands=bands,
         split_of=functools.partial(_split_of, config, table),
         by_table=table is not None,
+        definitions=definitions,
+        patterns={name: plan.files for name, plan in plans.items()},
     )
     preparation = Preparation(opening)
     source = preparation.source
@@ -77,9 +82,11 @@ def prepare(config: PrepareConfig, draw: Draw | None = None) -> dict[str, Any]:
     _require_splits(config, source, scenes, table)
 
     with open_workers(config.workers, config.dask_scheduler) as each:
-        statistics = SetStatistics(bands=bands, legend=legend, shift_samples=config.shift_samples)
+        statistics = SetStatistics(
+            bands=bands, definitions=definitions, legend=legend, shift_samples=config.shift_samples
+        )
         surveys, collected = _survey(preparation, scenes, statistics, each)
-        refuse_other_bands(surveys)
+        refuse_other_bands(surveys, {name: sensor.title for name, sensor in definitions.items()})
         refused = [survey for survey in surveys if survey.error is not None]
         if refused and (config.on_bad == "stop" or len(refused) == len(surveys)):
             raise refusal(refused, len(surveys))
@@ -97,7 +104,7 @@ def prepare(config: PrepareConfig, draw: Draw | None = None) -> dict[str, Any]:
             "split_ids_without_scene": sorted(set(table or ()) - {scene.id for scene in source.scenes}),
             "settings": {name: value for name, value in dataclasses.asdict(config).items() if name not in _MEANS},
         }
-        _write(preparation, used, report, each, draw=functools.partial(draw, statistics) if draw else None)
+        _write(preparation, used, report, each, statistics, draw)
     _print(report, out)
     return report
 
@@ -138,10 +145,12 @@ def _write(
     used: Sequence[Survey],
     report: Mapping[str, Any],
     each: Each,
-    draw: Callable[[Mapping[str, Any], Path], object] | None,
+    statistics: SetStatistics,
+    draw: Draw | None,
 ) -> None:
     """Write the records that were surveyed; after a kill, go on with the shards that are not there."""
     out, opening = preparation.out, preparation.opening
+    scaling = statistics.scaling()
     shards = plan_shards(used, opening.config.shard_places)
     _begin(out, report["settings"], preparation.source)
     remove_unfinished(out)
@@ -153,16 +162,18 @@ def _write(
         out,
         legend=opening.legend,
         sensors=opening.bands,
+        definitions=opening.definitions,
         edition=opening.config.edition,
         shard_places=opening.config.shard_places,
         hashes=hashes,
     )
     write_json(out / REPORT_FILE, report)
     if draw is not None:
-        draw(report, out)
+        draw(statistics, report, out)
     counts = {name: len(report[name]) for name in _LISTS}
     (out / _BEGUN_FILE).unlink()
-    writer.finish({name: value for name, value in report.items() if name not in _FIGURES} | counts)
+    kept = {name: value for name, value in report.items() if name not in _FIGURES} | counts
+    writer.finish(kept, scaling)
 
 
 def _begin(out: Path, settings: Mapping[str, Any], source: Source) -> None:
@@ -186,11 +197,6 @@ def _begin(out: Path, settings: Mapping[str, Any], source: Source) -> None:
             )
     else:
         write_json(out / _BEGUN_FILE, begun)
-
-
-def _bands(config: PrepareConfig) -> dict[str, tuple[str, ...]]:
-    asked = {"s1": config.s1_bands, "s2": config.s2_bands}
-    return {sensor: resolve_bands(sensor, asked[sensor]) for sensor in SENSORS if getattr(config, sensor) is not None}
 
 
 def _split_table(config: PrepareConfig) -> dict[str, str] | None:

@@ -10,27 +10,37 @@ used or refused together.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+import dataclasses
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cromss.data.band_moments import BandMoments
 from cromss.data.band_statistics import BandCounts
 from cromss.data.keyed_sample import KeyedSample, sample_key
 from cromss.data.record import PlaceRecord
 from cromss.data.season_changes import SeasonChanges
 from cromss.data.shift_survey import PlaceShift, ShiftSurvey
+from cromss.errors import RangeError
 from cromss.geo.legend import Legend
+from cromss.geo.sensor import SENSORS, Sensor
 
-__all__ = ["Example", "SetStatistics", "StatisticsByListing"]
+__all__ = ["Example", "SetStatistics", "StatisticsByListing", "picture_bands"]
 
 EXAMPLES = 6
 """Places drawn as examples; as many more of those that lie farthest off."""
 
 _PICTURE_PX = 256
 _PICTURE_BANDS = {"s1": ("VV", "VH"), "s2": ("B4", "B3", "B2")}
+
+
+def picture_bands(sensor: str, bands: Sequence[str]) -> tuple[str, ...]:
+    """The bands of a sensor that a picture shows: the usual ones of s1 and s2, else the first three, or the first."""
+    usual = _PICTURE_BANDS.get(sensor, ())
+    return usual if usual and set(usual) <= set(bands) else tuple(bands[:3] if len(bands) >= 3 else bands[:1])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -50,11 +60,17 @@ class Example:
 
 @dataclass(kw_only=True)
 class SetStatistics:
-    """Sums and samples over the places of a set, or of a part of it."""
+    """Sums and samples over the places of a set, or of a part of it.
+
+    definitions: what each sensor measures. training: moments of the training split, of sensors that are neither s1 nor
+    s2 and have no statistics yet.
+    """
 
     bands: Mapping[str, tuple[str, ...]]
     legend: Legend
     shift_samples: int
+    definitions: Mapping[str, Sensor] = field(default_factory=lambda: SENSORS)
+    training: dict[str, BandMoments] = field(default_factory=dict)
     counts: dict[tuple[str, str], BandCounts] = field(default_factory=dict)
     changes: SeasonChanges = field(init=False)
     shifts: ShiftSurvey = field(init=False)
@@ -72,9 +88,10 @@ class SetStatistics:
 
     def part(self) -> SetStatistics:
         """Empty statistics for one scene, to be merged into these."""
-        part = SetStatistics(bands=self.bands, legend=self.legend, shift_samples=self.shift_samples)
+        part = dataclasses.replace(
+            self, training={}, counts={}, examples=self.examples.part(), farthest=self.farthest.part()
+        )
         part.shifts = self.shifts.part()
-        part.examples, part.farthest = self.examples.part(), self.farthest.part()
         return part
 
     def add(self, record: PlaceRecord) -> None:
@@ -83,6 +100,8 @@ class SetStatistics:
             counts = self._counts(sensor, record.products[sensor])
             for season, image, valid in zip(record.seasons, images, record.valid, strict=True):
                 counts.add(f"{record.id}/{season}", image, valid)
+                if record.split == "train" and not self.definitions[sensor].statistics:
+                    self._moments(sensor).add(image, valid)
         if record.labels is not None:
             self.changes.add(record.labels)
         for one in self.shifts.add(record):
@@ -98,6 +117,8 @@ class SetStatistics:
         """Add another part of the set."""
         for (sensor, product), counts in other.counts.items():
             self._counts(sensor, product).merge(counts)
+        for sensor, moments in other.training.items():
+            self._moments(sensor).merge(moments)
         self.changes.merge(other.changes)
         self.shifts.merge(other.shifts)
         self.examples.merge(other.examples)
@@ -105,8 +126,35 @@ class SetStatistics:
 
     def _counts(self, sensor: str, product: str) -> BandCounts:
         if (sensor, product) not in self.counts:
-            self.counts[sensor, product] = BandCounts(sensor=sensor, product=product, bands=self.bands[sensor])
+            known = self.definitions[sensor]
+            self.counts[sensor, product] = BandCounts(sensor=known, product=product, bands=self.bands[sensor])
         return self.counts[sensor, product]
+
+    def _moments(self, sensor: str) -> BandMoments:
+        return self.training.setdefault(sensor, BandMoments(bands=self.bands[sensor]))
+
+    def scaling(self) -> dict[str, dict[str, dict[str, tuple[float, float]]]]:
+        """Sensor -> product -> band -> (mean, std): what sensors other than s1 and s2 are scaled with, as given, or as
+        measured over the training split; a sensor that no training pixel shows is absent.
+
+        Raises RangeError for a band that is the same everywhere: nothing can be learnt from it, nor can it be scaled.
+        """
+        found = {}
+        for sensor in self.bands:
+            known = self.definitions[sensor]
+            if sensor in SENSORS or not (known.statistics or sensor in self.training):
+                continue
+            tables = known.statistics or dict.fromkeys(known.products, self.training[sensor].table())
+            flat = [band for table in tables.values() for band, (_, std) in table.items() if not std > 0]
+            if flat:
+                raise RangeError(
+                    f"bands of {known.title} have one value in all of the training split",
+                    got=", ".join(flat),
+                    expected="values that differ",
+                    do=f"leave these bands out with keep, or give mean and std of {sensor} in the section sensors",
+                )
+            found[sensor] = {product: dict(table) for product, table in tables.items()}
+        return found
 
     def _example(self, record: PlaceRecord, season: int, shift: PlaceShift | None = None) -> Example:
         """Copies of what is drawn, so that the record can go."""
@@ -114,10 +162,7 @@ class SetStatistics:
             slice((side - min(side, _PICTURE_PX)) // 2, (side + min(side, _PICTURE_PX)) // 2)
             for side in record.valid.shape[1:]
         )
-        bands = {
-            sensor: tuple(name for name in _PICTURE_BANDS[sensor] if name in self.bands[sensor])
-            for sensor in record.images
-        }
+        bands = {sensor: picture_bands(sensor, self.bands[sensor]) for sensor in record.images}
         rows = {sensor: [self.bands[sensor].index(name) for name in names] for sensor, names in bands.items()}
         return Example(
             id=record.id,
@@ -138,6 +183,7 @@ class SetStatistics:
             "season_changes": self.changes.summary(self.legend),
             "shifts": self.shifts.summary(),
             "shifted_places": self.shifts.shifted_places(),
+            "scaling": self.scaling(),
         }
 
 

@@ -1,7 +1,7 @@
 """By how much the images and maps of a set lie off each other: a keyed sample of its places, measured.
 
-In: the records of places. Out: for each kind of pair ("s2-s1": Sentinel-1 off Sentinel-2; "s2-labels", "s1-labels": the
-map off the image) the shift of each measured place, the median with its interval, the 95th percentile of the length,
+In: the records of places. Out: for each kind of pair ("s2-s1": Sentinel-1 off Sentinel-2; "s2-labels": the map off the
+image) the shift of each measured place, the median with its interval, the 95th percentile of the length,
 and the one shift that all places show together, which may be measurable where no single place is.
 
     interval of a median of n: the order statistics n/2 -+ 0.98 sqrt(n), which hold it in at least 95 of 100 samples
@@ -105,11 +105,10 @@ class ShiftSurvey:
 
 
 def _kinds(record: PlaceRecord) -> list[tuple[str, str]]:
-    """Which pairs a record holds. A map is compared with one image: with s2 where there is one."""
-    kinds = [("s2", "s1")] if {"s1", "s2"} <= set(record.images) else []
-    if record.labels is not None:
-        kinds.append(("s2" if "s2" in record.images else "s1", "labels"))
-    return kinds
+    """Which pairs a record holds: all else is compared with one image, with s2 where there is one, else with s1."""
+    first = next((name for name in ("s2", "s1") if name in record.images), next(iter(record.images)))
+    others = [name for name in record.images if name != first]
+    return [(first, name) for name in others + ["labels"] * (record.labels is not None)]
 
 
 def _middle(side: int) -> slice:

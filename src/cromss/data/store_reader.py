@@ -27,16 +27,19 @@ from cromss.data.remote_source import is_remote
 from cromss.data.store_files import LocalFiles, StoreFiles, Wanted, cut
 from cromss.data.store_index import EXTENT_PARTS, check_index, index_bytes, numbers, read_index, read_meta
 from cromss.data.store_layout import LABEL_KINDS, digest
-from cromss.errors import ArgumentError, DamagedFileError, MissingDataError, StoreError
-from cromss.geo.bands import Normalization
+from cromss.errors import ArgumentError, CromssError, DamagedFileError, MissingDataError, StoreError
+from cromss.geo.bands import Normalization, known_sensor
 from cromss.geo.legend import Legend
 from cromss.geo.raster import Grid
+from cromss.geo.sensor import Sensor
 
 __all__ = ["Store"]
 
 
 class Store:
     """A finished store, open for reading. Places and their seasons are numbered from 0 in order of writing.
+
+    sensors: name -> the bands that the store holds. definitions: name -> what the sensor measures, with statistics.
 
     It may be handed to other processes, by fork or by pickling, and shared by threads.
     """
@@ -46,6 +49,7 @@ class Store:
         self.path, self.files, self.meta = path, files, meta
         self.legend = Legend.from_dict(meta["legend"])
         self.sensors: dict[str, tuple[str, ...]] = {name: tuple(s["bands"]) for name, s in meta["sensors"].items()}
+        self.definitions = {name: _definition(path, name, entry) for name, entry in meta["sensors"].items()}
         self.edition: str = meta["edition"]
         self.fingerprint = digest({name: value for name, value in meta.items() if name not in ("report", "digest")})
         self._arrays = (*self.sensors, *LABEL_KINDS)
@@ -289,6 +293,20 @@ class Store:
             if self.files.remote
             else f"see the whole damage with `cromss verify {self.path}`, and write the store again from its sources",
         )
+
+
+def _definition(path: str | Path, name: str, entry: dict[str, Any]) -> Sensor:
+    """What a sensor of the store measures; stores of before sensors were defined in them hold s1 and s2 alone."""
+    try:
+        known = known_sensor(name, entry.get("definition"))
+        measured = {
+            str(product): {str(band): (float(mean), float(std)) for band, (mean, std) in table.items()}
+            for product, table in entry.get("statistics", {}).items()
+        }
+    except (CromssError, TypeError, AttributeError, ValueError) as error:
+        what = f"the store does not say what its sensor {name} measures"
+        raise StoreError(what, got=error, where=path, do="prepare it again") from None
+    return known.with_statistics(measured) if measured else known
 
 
 def _reopen(path: str | Path, fingerprint: str, cache: Path | None, cache_bytes: int | None) -> Store:

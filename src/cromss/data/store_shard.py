@@ -22,9 +22,10 @@ from cromss.data.record import PlaceRecord
 from cromss.data.store_layout import FORMAT, METADATA_KEY, array_name
 from cromss.errors import BandError, LabelError, RangeError, StoreError
 from cromss.files import commit, sha256
-from cromss.geo.bands import Normalization, get_sensor, published_normalization
+from cromss.geo.bands import SENSORS, Normalization, published_normalization
 from cromss.geo.legend import IGNORE, Legend
 from cromss.geo.raster import Grid
+from cromss.geo.sensor import Sensor
 
 __all__ = ["EDITIONS", "SHARD_BYTES", "ShardBuilder", "is_full", "stored_bytes"]
 
@@ -49,9 +50,10 @@ def is_full(places: int, size: int, shard_places: int) -> bool:
 class ShardBuilder:
     """Collects the places of one shard, then of the next.
 
-    sensors: sensor -> the names of its bands, for every place the same. shard_places: how many places a shard takes at
-    most. scaling: sensor -> the Normalization (kind "paper") of edition "uint8"; the published one when absent.
-    Raises StoreError for settings that no store can have.
+    sensors: sensor -> the names of its bands, for every place the same. definitions: what each of them measures.
+    shard_places: how many places a shard takes at most. scaling: sensor -> the Normalization (kind "paper") of edition
+    "uint8"; by the sensor's statistics when absent. Raises StoreError for settings that no store can have,
+    MissingDataError where that edition has no statistics to scale a sensor with.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class ShardBuilder:
         *,
         legend: Legend,
         sensors: Mapping[str, Sequence[str]],
+        definitions: Mapping[str, Sensor] = SENSORS,
         edition: str = "native",
         shard_places: int = 64,
         scaling: Mapping[str, Normalization] | None = None,
@@ -71,13 +74,16 @@ class ShardBuilder:
             )
         self._legend, self._edition, self._shard_places = legend, edition, shard_places
         self._bands = {name: tuple(bands) for name, bands in sensors.items()}
+        self._sensors = {name: definitions[name] for name in sensors}
         scaling = scaling or {}
         self._scaling = {
-            name: scaling.get(name) or published_normalization(name, bands)
+            name: scaling.get(name) or published_normalization(self._sensors[name], bands)
             for name, bands in self._bands.items()
             if edition == "uint8"
         }
-        self._dtypes = {name: "uint8" if name in self._scaling else get_sensor(name).dtype for name in self._bands}
+        self._dtypes = {
+            name: "uint8" if name in self._scaling else known.dtype for name, known in self._sensors.items()
+        }
         self._places: list[dict[str, Any]] = []
         self._arrays: dict[str, NDArray[Any]] = {}
         self._bytes = 0
@@ -97,7 +103,8 @@ class ShardBuilder:
         """What the header of every shard says about its store, in JSON types."""
         sensors = {
             name: {
-                "unit": get_sensor(name).unit,
+                "unit": self._sensors[name].unit,
+                "definition": self._sensors[name].to_dict(),
                 "bands": list(bands),
                 "dtype": self._dtypes[name],
                 "scaling": self._scaling[name].to_dict() if name in self._scaling else None,

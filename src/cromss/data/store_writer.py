@@ -31,17 +31,21 @@ from cromss.data.store_layout import (
 from cromss.data.store_shard import EDITIONS, ShardBuilder
 from cromss.errors import StoreError
 from cromss.files import commit, remove_stale, sha256, write_json
-from cromss.geo.bands import Normalization
+from cromss.geo.bands import SENSORS, Normalization
 from cromss.geo.legend import Legend
+from cromss.geo.sensor import Sensor
 
 __all__ = ["EDITIONS", "StoreWriter", "remove_unfinished"]
+
+Statistics = Mapping[str, Mapping[str, tuple[float, float]]]
 
 
 class StoreWriter:
     """Collects places into shards; `finish` makes the store readable.
 
-    sensors: sensor -> the names of its bands, for every place the same. shard_places: how many places a shard takes at
-    most. scaling: sensor -> the Normalization (kind "paper") of edition "uint8"; the published one when absent.
+    sensors: sensor -> the names of its bands, for every place the same. definitions: what each of them measures.
+    shard_places: how many places a shard takes at most. scaling: sensor -> the Normalization (kind "paper") of edition
+    "uint8"; by the sensor's statistics when absent.
     hashes: number of a finished shard -> its SHA-256, where it is known; `finish` reads the others for theirs.
     Raises StoreError when `path` holds a finished store, or one begun with other settings.
     """
@@ -52,6 +56,7 @@ class StoreWriter:
         *,
         legend: Legend,
         sensors: Mapping[str, Sequence[str]],
+        definitions: Mapping[str, Sensor] = SENSORS,
         edition: str = "native",
         shard_places: int = 64,
         scaling: Mapping[str, Normalization] | None = None,
@@ -59,7 +64,12 @@ class StoreWriter:
     ) -> None:
         self.path = Path(path)
         self._shard = ShardBuilder(
-            legend=legend, sensors=sensors, edition=edition, shard_places=shard_places, scaling=scaling
+            legend=legend,
+            sensors=sensors,
+            definitions=definitions,
+            edition=edition,
+            shard_places=shard_places,
+            scaling=scaling,
         )
         self._sensors = tuple(sensors)
         self._hashes = dict(hashes or {})
@@ -84,8 +94,13 @@ class StoreWriter:
         if self._shard.full:
             self._write_shard()
 
-    def finish(self, report: Mapping[str, Any] | None = None) -> Path:
-        """Write the last shard, the index and, last, store.json, which keeps `report` (JSON types); return the path."""
+    def finish(
+        self, report: Mapping[str, Any] | None = None, statistics: Mapping[str, Statistics] | None = None
+    ) -> Path:
+        """Write the last shard, the index and, last, store.json, which keeps `report` (JSON types); return the path.
+
+        statistics: sensor -> product -> band -> (mean, std), of sensors that have no published ones.
+        """
         if self._shard.ids:
             self._write_shard()
         if not self._rows:
@@ -95,8 +110,13 @@ class StoreWriter:
             pq.write_table(table, temporary, compression="zstd")
         first_rows = table.filter(pc.equal(table["season"], 0))
         splits = {entry["values"]: entry["counts"] for entry in first_rows["split"].value_counts().to_pylist()}
+        settings = self._shard.settings
+        for name, measured in (statistics or {}).items():
+            settings["sensors"][name]["statistics"] = {
+                product: {band: list(numbers) for band, numbers in table.items()} for product, table in measured.items()
+            }
         meta = {
-            **self._shard.settings,
+            **settings,
             "places": first_rows.num_rows,
             "samples": table.num_rows,
             "splits": dict(sorted(splits.items())),

@@ -8,7 +8,7 @@ that is how a band that went missing in one file shows.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +20,6 @@ from cromss.data.set_statistics import SetStatistics
 from cromss.data.sources.source import Scene, Source, Tally
 from cromss.data.store_shard import stored_bytes
 from cromss.errors import ArgumentError, BandError, DataError
-from cromss.geo.bands import SENSORS
 from cromss.geo.legend import IGNORE, Legend
 
 __all__ = ["Survey", "refusal", "refusal_row", "refuse_other_bands", "summarize", "survey_scene"]
@@ -91,8 +90,11 @@ def survey_scene(source: Source, scene: Scene, edition: str, statistics: SetStat
     return survey
 
 
-def refuse_other_bands(surveys: Sequence[Survey]) -> None:
-    """Give an error to each scene with a file that lists other bands than most files of its sensor and product."""
+def refuse_other_bands(surveys: Sequence[Survey], titles: Mapping[str, str]) -> None:
+    """Give an error to each scene with a file that lists other bands than most files of its sensor and product.
+
+    titles: sensor -> its name for people.
+    """
     usual: dict[tuple[str, str], Counter[tuple[str, ...]]] = {}
     for survey in surveys:
         for key, listed in survey.tally.listed.items():
@@ -103,7 +105,7 @@ def refuse_other_bands(surveys: Sequence[Survey]) -> None:
             for bands, path in listed.items():
                 if bands != most and survey.error is None:
                     survey.error = BandError(
-                        f"a {SENSORS[sensor].title} file lists other bands than the other {product} files of the set",
+                        f"a {titles[sensor]} file lists other bands than the other {product} files of the set",
                         got=f"{len(bands)}: {', '.join(bands)}",
                         expected=f"{len(most)}: {', '.join(most)} (as in {number} scenes)",
                         where=path,

@@ -1,6 +1,7 @@
 """Sensors and bands by name: unit, valid range, published statistics, and the scaling that a network is fed with.
 
 In: arrays in the sensor's native unit (s1 backscatter in dB, s2 digital numbers = reflectance * 10000), bands by name.
+Functions take a `Sensor`, or the name of one that is known beforehand: s1 or s2.
 Out: float32 network inputs, and errors for numbers that cannot be in that unit.
 
     paper:     x' = clip((x - (mean - 2 std)) / (4 std), 0, 1)
@@ -11,6 +12,7 @@ The mean and std of a band depend on the product: GRD for s1; L1C or L2A for s2 
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import math
 import re
@@ -22,7 +24,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cromss.errors import ArgumentError, BandError, RangeError
+from cromss.errors import ArgumentError, BandError, MissingDataError, RangeError
+from cromss.geo.sensor import SENSORS, Sensor
 
 __all__ = [
     "SENSORS",
@@ -31,144 +34,75 @@ __all__ = [
     "band_name",
     "check_values",
     "get_sensor",
+    "known_sensor",
+    "nearest",
     "published_normalization",
     "require_product_bands",
     "resolve_bands",
 ]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Sensor:
-    """What a sensor measures.
-
-    missing: "any" or "all", how many bands of a pixel must hold no-data for the pixel to have none.
-    subsets: names for usual choices of bands. products: the bands of each. statistics: product -> band -> (mean, std).
-    """
-
-    name: str
-    title: str
-    unit: str
-    bands: tuple[str, ...]
-    wavelengths_nm: tuple[float, ...]
-    valid_min: float
-    valid_max: float
-    missing: str
-    dtype: str
-    subsets: Mapping[str, tuple[str, ...]]
-    products: Mapping[str, tuple[str, ...]]
-    statistics: Mapping[str, Mapping[str, tuple[float, float]]]
-
-
-_S1 = ("VV", "VH")
-_S2 = ("B1", "B2", "B3", "B4", "B5", "B6", "B7", "B8", "B8A", "B9", "B10", "B11", "B12")
-_S2_L2A = tuple(name for name in _S2 if name != "B10")
-
-
-def _table(bands: tuple[str, ...], mean: Sequence[float], std: Sequence[float]) -> dict[str, tuple[float, float]]:
-    return {name: (m, s) for name, m, s in zip(bands, mean, std, strict=True)}
-
-
-# Mean and standard deviation: SSL4EO-S12, subset of 50,000 places, as the CromSS authors scale with.
-# s1 in dB; s2 in DN = reflectance * 10000 without the +1000 offset of processing baseline 04.00.
-_GRD = _table(_S1, (-12.54847273, -20.19237134), (5.25697717, 5.91150917))
-_L1C = _table(
-    _S2,
-    (1605.57504906, 1390.78157673, 1314.8729939, 1363.52445545, 1549.44374991, 2091.74883118, 2371.7172463,
-     2299.90463006, 2560.29504086, 830.06605044, 22.10351321, 2177.07172323, 1524.06546312),
-    (786.78685367, 850.34818441, 875.06484736, 1138.84957046, 1122.17775652, 1161.59187054, 1274.39184232,
-     1248.42891965, 1345.52684884, 577.31607053, 51.15431158, 1336.09932639, 1136.53823676),
-)  # fmt: skip
-_L2A = _table(
-    _S2_L2A,
-    (752.40087073, 884.29673756, 1144.16202635, 1297.47289228, 1624.90992062, 2194.6423161, 2422.21248945,
-     2517.76053101, 2581.64687018, 2645.51888987, 2368.51236873, 1805.06846033),
-    (1108.02887453, 1155.15170768, 1183.6292542, 1368.11351514, 1370.265037, 1355.55390699, 1416.51487101,
-     1474.78900051, 1439.3086061, 1582.28010962, 1455.52084939, 1343.48379601),
-)  # fmt: skip
-
-SENSORS: Mapping[str, Sensor] = {
-    "s1": Sensor(
-        name="s1",
-        title="Sentinel-1",
-        unit="dB",
-        bands=_S1,
-        wavelengths_nm=(5.547e7, 5.547e7),  # C band, 5.405 GHz
-        # The noise floor over calm water reaches about -54 dB, bright targets +26 dB; the margin is generous.
-        valid_min=-90.0,
-        valid_max=60.0,
-        missing="any",
-        dtype="float32",
-        subsets={"all": _S1, "2": _S1},
-        products={"GRD": _S1},
-        statistics={"GRD": _GRD},
-    ),
-    "s2": Sensor(
-        name="s2",
-        title="Sentinel-2",
-        unit="DN",
-        bands=_S2,
-        # central wavelengths of Sentinel-2A, ESA Sentinel-2 MSI technical guide
-        wavelengths_nm=(442.7, 492.4, 559.8, 664.6, 704.1, 740.5, 782.8, 832.8, 864.7, 945.1, 1373.5, 1613.7, 2202.4),
-        valid_min=0.0,
-        valid_max=65535.0,  # all of uint16: glint, snow and saturation reach far above reflectance 1
-        missing="all",  # a single band may well be 0 in deep shadow
-        dtype="uint16",
-        subsets={
-            "all": _S2,
-            "13": _S2,
-            "12": _S2_L2A,
-            "10": ("B2", "B3", "B4", "B5", "B6", "B7", "B8", "B8A", "B11", "B12"),  # native 10 and 20 m
-            "9": ("B2", "B3", "B4", "B5", "B6", "B7", "B8", "B11", "B12"),  # the paper's 9, as Dynamic World uses
-            "3": ("B4", "B3", "B2"),  # red, green, blue
-        },
-        products={"L1C": _S2, "L2A": _S2_L2A},
-        statistics={"L1C": _L1C, "L2A": _L2A},
-    ),
-}
-
-
-def _nearest(word: str, known: Sequence[str]) -> str:
+def nearest(word: str, known: Sequence[str]) -> str:
+    """The name that was probably meant."""
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.0)
     return close[0] if close else known[0]
 
 
-def get_sensor(name: str) -> Sensor:
-    """The sensor of that name, "s1" or "s2". Raises BandError naming the nearest."""
-    if name not in SENSORS:
+def get_sensor(sensor: str | Sensor, known: Mapping[str, Sensor] = SENSORS) -> Sensor:
+    """The sensor of that name, of those known. Raises BandError naming the nearest."""
+    if isinstance(sensor, Sensor):
+        return sensor
+    if sensor not in known:
         raise BandError(
-            "unknown sensor", got=name, expected=list(SENSORS), do=f"did you mean {_nearest(name, [*SENSORS])!r}?"
+            "unknown sensor", got=sensor, expected=list(known), do=f"did you mean {nearest(sensor, [*known])!r}?"
         )
-    return SENSORS[name]
+    return known[sensor]
 
 
-def band_name(sensor: str, text: str) -> str | None:
+def known_sensor(name: str, content: Mapping[str, Any] | None = None) -> Sensor:
+    """A sensor from its definition in a store or card; s1 and s2 need none, and take only other names of bands from it.
+
+    Raises BandError for an unknown name without a definition, ArgumentError for a definition that is none.
+    """
+    if content is None:
+        return get_sensor(name)
+    defined = Sensor.from_dict(name, content)
+    return dataclasses.replace(SENSORS[name], aliases=defined.aliases) if name in SENSORS else defined
+
+
+def band_name(sensor: str | Sensor, text: str) -> str | None:
     """The band that `text` means ("B02" is B2, "b8a" is B8A, "vv" is VV), or None if the sensor has no such band."""
-    plain = re.sub(r"^B0+(?=\d)", "B", text.strip().upper())
-    return plain if plain in get_sensor(sensor).bands else None
+    known, plain = get_sensor(sensor), text.strip().casefold()
+    if plain in known.aliases:
+        return known.aliases[plain]
+    if known.name == "s2":
+        plain = re.sub(r"^b0+(?=\d)", "b", plain)
+    return next((band for band in known.bands if band.casefold() == plain), None)
 
 
-def resolve_bands(sensor: str, bands: str | Sequence[str]) -> tuple[str, ...]:
+def resolve_bands(sensor: str | Sensor, bands: str | Sequence[str]) -> tuple[str, ...]:
     """Band names from a subset ("all"; s2 "13", "12", "10", "9", "3"; s1 "2"), from "B4,B3,B2", or from a list.
 
     Raises BandError for an unknown, repeated or missing name, with the nearest one.
     """
     known = get_sensor(sensor)
-    if isinstance(bands, str) and bands in known.subsets:
-        return known.subsets[bands]
+    subsets = {"all": known.bands, **known.subsets}
+    if isinstance(bands, str) and bands in subsets:
+        return subsets[bands]
     names = [part for part in re.split(r"[,\s]+", bands) if part] if isinstance(bands, str) else list(bands)
-    resolved = [band_name(sensor, name) for name in names]
+    resolved = [band_name(known, name) for name in names]
     for name, found in zip(names, resolved, strict=True):
         if found is None:
-            choices = [*known.bands, *known.subsets]
+            spelt = {choice.casefold(): choice for choice in [*known.bands, *subsets]}
             raise BandError(
-                f"unknown {sensor} band or subset",
+                f"unknown {known.name} band or subset",
                 got=name,
-                expected=f"names of {', '.join(known.bands)}, or a subset: {', '.join(known.subsets)}",
-                do=f"did you mean {_nearest(name.upper(), choices)!r}?",
+                expected=f"names of {', '.join(known.bands)}, or a subset: {', '.join(subsets)}",
+                do=f"did you mean {spelt[nearest(name.casefold(), [*spelt])]!r}?",
             )
     result = tuple(name for name in resolved if name is not None)
     if not result or len(set(result)) != len(result):
-        raise BandError(f"the {sensor} bands are empty or repeat", got=bands, expected="each name once")
+        raise BandError(f"the {known.name} bands are empty or repeat", got=bands, expected="each name once")
     return result
 
 
@@ -279,20 +213,31 @@ class Normalization:
             raise ArgumentError("this is not a normalization", got=repr(error), expected=cls.__annotations__) from None
 
 
-def published_normalization(sensor: str, bands: str | Sequence[str], kind: str = "paper") -> Normalization:
-    """The published scaling of these bands, for every product of the sensor that holds them all."""
+def published_normalization(sensor: str | Sensor, bands: str | Sequence[str], kind: str = "paper") -> Normalization:
+    """The scaling of these bands by the sensor's statistics, for every product that holds them all: published ones of
+    s1 and s2, those of the training split that a store was prepared with of others.
+
+    Raises MissingDataError for a sensor without statistics of these bands.
+    """
     known = get_sensor(sensor)
-    names = resolve_bands(sensor, bands)
+    names = resolve_bands(known, bands)
     statistics = {
         product: {"mean": tuple(table[n][0] for n in names), "std": tuple(table[n][1] for n in names)}
         for product, table in known.statistics.items()
         if set(names) <= set(table)
     }
-    return Normalization(sensor=sensor, unit=known.unit, bands=names, kind=kind, statistics=statistics)
+    if not statistics:
+        raise MissingDataError(
+            f"there are no statistics of {known.name} to scale it with",
+            got=f"no mean and std of {', '.join(names)}",
+            expected="those of a training split, which prepare measures, or those of a checkpoint",
+            do=f"prepare the store with a training split, or give mean and std of {known.name} in the section sensors",
+        )
+    return Normalization(sensor=known.name, unit=known.unit, bands=names, kind=kind, statistics=statistics)
 
 
 def check_values(
-    sensor: str, values_BHW: NDArray[Any], valid_HW: NDArray[np.bool_], bands: Sequence[str], where: str | Path
+    sensor: str | Sensor, values_BHW: NDArray[Any], valid_HW: NDArray[np.bool_], bands: Sequence[str], where: str | Path
 ) -> None:
     """Refuse pixels that cannot be in the sensor's unit; pixels outside `valid_HW` are not looked at.
 

@@ -17,13 +17,12 @@ import rasterio
 from numpy.typing import NDArray
 
 from cromss.errors import BandError, DataError, RangeError
-from cromss.geo.bands import Sensor, band_name, check_values, get_sensor
+from cromss.geo.bands import band_name, check_values, get_sensor
 from cromss.geo.offsets import offset_of, take_off
 from cromss.geo.raster import Raster, open_raster, read_pixels
+from cromss.geo.sensor import Sensor
 
 __all__ = ["ImageFacts", "describe_image", "read_image"]
-
-_DTYPES = {"s1": ("float32", "float64"), "s2": ("uint16", "int16", "int32", "uint32")}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,19 +31,21 @@ class ImageFacts:
 
     names: band name -> index in the file from 0. listed: every band as the file names it, in its order.
     absent: bands that are in the file but hold nothing, as B10 of an L2A file. offset: DN that its producer added.
+    renamed: the file names its bands, but none as the sensor does, so that their order tells which is which.
     """
 
-    sensor: str
+    sensor: Sensor
     product: str
     names: Mapping[str, int]
     absent: frozenset[str]
     listed: tuple[str, ...]
     offset: int = 0
+    renamed: bool = False
 
 
 def describe_image(
     dataset: rasterio.DatasetReader,
-    sensor: str,
+    sensor: str | Sensor,
     *,
     product: str | None = None,
     file_bands: Sequence[str] | None = None,
@@ -52,8 +53,8 @@ def describe_image(
 ) -> ImageFacts:
     """Read bands, product, type and scale from the header of an open raster.
 
-    product: what the user says it is; None reads the tag LEVEL (s2) or takes GRD (s1).
-    file_bands: the file's bands in order, for files that do not name them.
+    product: what the user says it is; None reads the tag LEVEL (s2), or takes the only one that there is.
+    file_bands: the file's bands in order, for files that do not name them; None takes those of an ordered sensor.
     offset: DN added to all s2 values, where no tag says so (`cromss.geo.offsets`).
     Raises BandError, DataError (no product, or a contradiction), RangeError (type, scale or unit).
     """
@@ -61,22 +62,23 @@ def describe_image(
     listed = _listed(known, dataset, tags, file_bands)
     names: dict[str, int] = {}
     for index, text in enumerate(listed):
-        name = band_name(sensor, text)
+        name = band_name(known, text)
         if name in names:
             raise BandError("a band name stands twice in a file", got=list(listed), expected="each once", where=where)
         if name is not None:
             names[name] = index
     _check_storage(known, dataset, tags)
     found = _product(known, tags, product, where)
-    declared = {band_name(sensor, text) for text in re.split(r"[,; ]+", tags.get("ABSENT_BANDS", ""))}
+    declared = {band_name(known, text) for text in re.split(r"[,; ]+", tags.get("ABSENT_BANDS", ""))}
     absent = {name for name in names if name in declared or name not in known.products[found]}
     return ImageFacts(
-        sensor=sensor,
+        sensor=known,
         product=found,
         names=names,
         absent=frozenset(absent),
         listed=tuple(listed),
-        offset=offset_of(tags, offset, where) if sensor == "s2" else 0,
+        offset=offset_of(tags, offset, where) if known.name == "s2" else 0,
+        renamed=any(dataset.descriptions) and tuple(listed) != tuple(text or "" for text in dataset.descriptions),
     )
 
 
@@ -86,11 +88,13 @@ def _listed(
     """The file's bands in order: its descriptions and tag BAND_ORDER, which must agree, or else what the user says."""
     described = [text or "" for text in dataset.descriptions]
     ordered = [part for part in re.split(r"[,; ]+", tags.get("BAND_ORDER", "")) if part]
-    named = any(band_name(known.name, text) for text in described)
+    named = any(band_name(known, text) for text in described)
     sources = {"its band descriptions": described if named else [], "its tag BAND_ORDER": ordered}
     given = {title: names for title, names in sources.items() if names}
     if not given and file_bands:
         given = {"the settings": list(file_bands)}
+    if not given and known.ordered:
+        given = {"its definition": list(known.bands)}
     if not given:
         raise BandError(
             f"the bands of a {known.title} file have no names",
@@ -111,7 +115,7 @@ def _listed(
             )
     (first, names), *others = given.items()
     for title, other in others:
-        if [band_name(known.name, a) for a in names] != [band_name(known.name, b) for b in other]:
+        if [band_name(known, a) for a in names] != [band_name(known, b) for b in other]:
             raise BandError(
                 f"a {known.title} file contradicts itself: {first} and {title} differ",
                 got=f"{', '.join(names)} and {', '.join(other)}",
@@ -125,8 +129,8 @@ def _listed(
 def _product(known: Sensor, tags: Mapping[str, str], setting: str | None, where: str) -> str:
     if setting is not None and setting not in known.products:
         raise BandError(f"unknown {known.title} product", got=setting, expected=list(known.products), where=where)
-    if known.name == "s1":
-        return setting or "GRD"
+    if len(known.products) == 1:
+        return setting or next(iter(known.products))
     text = tags.get("LEVEL", tags.get("PROCESSING_LEVEL", ""))
     match = re.search(r"(1C|2A)", text.upper())
     tagged = f"L{match.group(1)}" if match else None
@@ -152,12 +156,12 @@ def _product(known: Sensor, tags: Mapping[str, str], setting: str | None, where:
 
 def _check_storage(known: Sensor, dataset: rasterio.DatasetReader, tags: Mapping[str, str]) -> None:
     types = set(dataset.dtypes)
-    if not types <= set(_DTYPES[known.name]):
-        unit = "DN = reflectance * 10000" if known.name == "s2" else "backscatter in dB"
+    if not all(known.takes(name) for name in types):
+        unit = {"s1": "backscatter in dB", "s2": "DN = reflectance * 10000"}.get(known.name, known.unit)
         raise RangeError(
             f"a {known.title} file has the wrong type",
             got=", ".join(sorted(types)),
-            expected=f"{unit}, as {' or '.join(_DTYPES[known.name])}",
+            expected=f"{unit}, as {' or '.join(known.file_dtypes or (known.dtype,))}",
             where=dataset.name,
             do=f"convert the values to {unit} and write {known.dtype}",
         )
@@ -173,19 +177,20 @@ def _check_storage(known: Sensor, dataset: rasterio.DatasetReader, tags: Mapping
             do="apply scale and offset, write the result, and remove the tags",
         )
     unit = tags.get("UNITS", "")
-    if known.name == "s1" and unit and unit.strip().lower() != "db":
+    if known.name != "s2" and unit and unit.strip().casefold() != known.unit.casefold():
+        do = "convert it with 10 * log10(power) and set the tag" if known.name == "s1" else None
         raise RangeError(
-            "a Sentinel-1 file is in another unit",
+            f"a {known.title} file is in another unit",
             got=f"tag UNITS = {unit}",
-            expected="dB",
+            expected=known.unit,
             where=dataset.name,
-            do="convert it with 10 * log10(power) and set the tag",
+            do=do or f"convert the file, or correct its tag or the unit of {known.name}",
         )
 
 
 def read_image(
     source: str | Path | rasterio.DatasetReader,
-    facts: ImageFacts | str,
+    facts: ImageFacts | Sensor | str,
     bands: Sequence[str],
     window: tuple[int, int, int, int] | None = None,
     *,
@@ -193,17 +198,18 @@ def read_image(
 ) -> Raster:
     """Read `bands` by name, in that order, from a file or an open raster; `facts`: from `describe_image`, or a sensor.
 
-    values_BHW: float32 dB (s1) or uint16 DN (s2). valid_HW: False where the file declares no data: any band for s1,
-    all bands that the file really holds for s2. An offset of the file is taken off. window: row, column, height, width.
+    values_BHW: in the sensor's type and unit, as float32 dB (s1) or uint16 DN (s2). valid_HW: False where the file
+    declares no data: in any band, or in all that it really holds (s2), as the sensor says. An offset of the file is
+    taken off. window: row, column, height, width.
     fill: 0 in every band is no data, too, although the file does not declare it; otherwise such pixels are refused.
     Raises BandError for an absent band, RangeError for values that cannot be in the unit or an undeclared fill.
     """
     if isinstance(source, str | Path):
         with open_raster(source) as dataset:
             return read_image(dataset, facts, bands, window, fill=fill)
-    if isinstance(facts, str):
+    if isinstance(facts, str | Sensor):
         facts = describe_image(source, facts)
-    known = get_sensor(facts.sensor)
+    known = facts.sensor
     _require_bands(facts, bands, source.name)
     values_BHW, missing_BHW, grid = read_pixels(source, window)
     present = [index for name, index in facts.names.items() if name not in facts.absent]
@@ -211,10 +217,10 @@ def read_image(
     valid_HW = np.logical_not(missing.all(axis=0) if known.missing == "all" else missing.any(axis=0))
     if fill:
         valid_HW &= (values_BHW[present] != 0).any(axis=0)
-    else:
+    elif known.zero_is_fill:
         _refuse_undeclared_fill(known, values_BHW[present], valid_HW, source)
     chosen_BHW = values_BHW[[facts.names[name] for name in bands]]
-    check_values(known.name, chosen_BHW, valid_HW, bands, source.name)
+    check_values(known, chosen_BHW, valid_HW, bands, source.name)
     clipped_bands = 0
     if facts.offset:
         chosen_BHW, clipped_bands = take_off(chosen_BHW, valid_HW, facts.offset, source.name)
@@ -234,14 +240,23 @@ def _require_bands(facts: ImageFacts, bands: Sequence[str], where: str) -> None:
     lacking = [name for name in bands if name not in held]
     if not lacking:
         return
-    never = [name for name in lacking if name not in get_sensor(facts.sensor).products[facts.product]]
+    known, product = facts.sensor, facts.product
+    if known.ordered:
+        raise BandError(
+            f"a {known.title} file has no {', '.join(lacking)}",
+            got=f"{', '.join(held)}; the file calls its bands {', '.join(facts.listed)}",
+            expected=", ".join(bands),
+            where=where,
+            do=f"say with band_names what the file calls them, or leave them out of the bands of {known.name}",
+        )
+    never = [name for name in lacking if name not in known.products[product]]
     raise BandError(
-        f"a {get_sensor(facts.sensor).title} file of product {facts.product} has no {', '.join(lacking)}"
+        f"a {known.title} file of product {product} has no {', '.join(lacking)}"
         + (" (no file of this product has)" if never else ""),
         got=", ".join(held),
         expected=", ".join(bands),
         where=where,
-        do=f"choose bands without {', '.join(lacking)}: {facts.sensor}_bands="
+        do=f"choose bands without {', '.join(lacking)}: {known.name}_bands="
         + ("12" if never == ["B10"] == lacking and len(held) == 12 else ",".join(b for b in bands if b in held)),
     )
 
@@ -249,7 +264,7 @@ def _require_bands(facts: ImageFacts, bands: Sequence[str], where: str) -> None:
 def _refuse_undeclared_fill(
     known: Sensor, values_BHW: NDArray[Any], valid_HW: NDArray[np.bool_], source: rasterio.DatasetReader
 ) -> None:
-    """0 in every band is no measurement of either sensor (exactly 0 dB twice; DN 0 is the agency's fill value)."""
+    """For sensors of which 0 in every band is no measurement."""
     count = int(((values_BHW == 0).all(axis=0) & valid_HW).sum())
     if count and source.nodata is None:
         raise RangeError(

@@ -21,6 +21,7 @@ from PIL import Image, ImageDraw, ImageFont
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 
+from cromss.data.set_statistics import picture_bands
 from cromss.errors import ArgumentError, BandError, DamagedFileError, LabelError
 from cromss.files import commit
 from cromss.geo.legend import IGNORE, Legend
@@ -35,6 +36,7 @@ __all__ = [
     "map_picture",
     "readable",
     "s1_composite",
+    "sensor_picture",
     "sheet",
     "to_data_uri",
     "true_colour",
@@ -51,6 +53,7 @@ WRONG, RIGHT = (202, 0, 32), (236, 236, 236)
 # Narrower spreads than this are stretched no further, so that calm water is not drawn as noise (DN, 0.04 reflectance).
 _SMALLEST_SPREAD_DN = 400.0
 _GAMMA = 1.3
+_ONE_BAND = "viridis"  # colour map of matplotlib; a grey one would hide pixels without data
 # Where land backscatter of C band lies at 20 to 45 degrees incidence: dark water to bright roofs, in dB.
 _S1_RANGES_DB = {"VV": (-20.0, 0.0), "VH": (-27.0, -6.0), "VV-VH": (2.0, 14.0)}
 
@@ -97,6 +100,28 @@ def s1_composite(
     shown_BHW = np.stack([vv_vh_BHW[0], vv_vh_BHW[1], vv_vh_BHW[0] - vv_vh_BHW[1]])
     low, high = np.array(list(_S1_RANGES_DB.values()), np.float32).T[:, :, None, None]
     return _paint(np.clip((shown_BHW - low) / (high - low), 0, 1), valid_HW)
+
+
+def sensor_picture(
+    sensor: str, values_BHW: NDArray[np.generic], bands: Sequence[str], valid_HW: NDArray[np.bool_] | None = None
+) -> RGB:
+    """An image of any sensor: s2 in true colour and s1 as a composite, where their bands are there. Of others the first
+    three bands as red, green, blue, or the first in a colour map, each stretched between its 2 and 98 percent.
+    """
+    chosen = picture_bands(sensor, bands)
+    if sensor == "s2" and chosen == ("B4", "B3", "B2"):
+        return true_colour(values_BHW, bands, valid_HW)
+    if sensor == "s1" and chosen == ("VV", "VH"):
+        return s1_composite(values_BHW, bands, valid_HW)
+    shown_BHW = _bands(values_BHW, bands, chosen).astype(np.float32)
+    valid_HW = _valid(shown_BHW, valid_HW)
+    if not valid_HW.any():
+        return _paint(np.zeros((3, *valid_HW.shape), np.float32), valid_HW)
+    low, high = np.percentile(shown_BHW[:, valid_HW], [2, 98], axis=1)[:, :, None, None]
+    stretched_BHW = np.clip((np.where(valid_HW, shown_BHW, low) - low) / np.maximum(high - low, 1e-12), 0, 1)
+    if len(chosen) == 1:
+        stretched_BHW = np.moveaxis(matplotlib.colormaps[_ONE_BAND](stretched_BHW[0])[..., :3], -1, 0)
+    return _paint(stretched_BHW, valid_HW)
 
 
 def weight_picture(weights_HW: NDArray[np.floating], colormap: str = "magma") -> RGB:

@@ -14,13 +14,12 @@ from typing import Any
 from cromss.config import PrepareConfig
 from cromss.data.band_statistics import bin_edges
 from cromss.data.prepare import prepare as prepare_store
-from cromss.data.set_statistics import Example, SetStatistics
+from cromss.data.set_statistics import Example, SetStatistics, picture_bands
 from cromss.data.shift_survey import ALARM_PX
 from cromss.data.sources.file_patterns import ONLY_SEASON
-from cromss.geo.bands import get_sensor
 from cromss.geo.legend import Legend
 from cromss.maps.figures import bars_figure, offsets_figure, ridges_figure
-from cromss.maps.pictures import encode_png, fit_picture, label_picture, readable, s1_composite, true_colour
+from cromss.maps.pictures import encode_png, fit_picture, label_picture, readable, sensor_picture
 from cromss.maps.report import (
     Block,
     Cell,
@@ -41,12 +40,9 @@ __all__ = ["HTML_FILE", "prepare", "write_prepare_report"]
 HTML_FILE = "prepare-report.html"
 
 _FIT = "fit by shift"
+_LAST = ("labels", "truth", _FIT)  # columns of a gallery behind those of the sensors
+_FIRST_DRAWN = "s2"  # it looks most as people see the place
 _LISTED = 50  # rows of a list in the page; the JSON file has all
-_PAIRS = {
-    "s2-s1": "Sentinel-1 off Sentinel-2",
-    "s2-labels": "labels off Sentinel-2",
-    "s1-labels": "labels off Sentinel-1",
-}
 
 
 def prepare(config: PrepareConfig) -> dict[str, Any]:
@@ -82,7 +78,7 @@ def write_prepare_report(statistics: SetStatistics, report: Mapping[str, Any], f
 
 
 def _facts(report: Mapping[str, Any], statistics: SetStatistics) -> dict[str, str]:
-    products = sorted({f"{get_sensor(sensor).title} {product}" for sensor, product in statistics.counts})
+    products = sorted({statistics.definitions[sensor].label(product) for sensor, product in statistics.counts})
     return {
         "places": f"{report['places']:,}".replace(",", "\u202f"),
         "seasons of places": f"{report['samples']:,}".replace(",", "\u202f"),
@@ -107,42 +103,57 @@ def _examples(statistics: SetStatistics) -> Section:
         heading="Example places",
         blocks=[
             Text(text=f"{len(examples)} places drawn evenly from the set, each stretched on its own."),
-            _gallery(examples, statistics.legend),
+            _gallery(examples, statistics),
         ],
     )
 
 
-def _gallery(examples: Sequence[Example], legend: Legend) -> Gallery:
+def _gallery(examples: Sequence[Example], statistics: SetStatistics) -> Gallery:
     """One row an example; columns that no example has are left out."""
-    pictures = [_pictures(example, legend) for example in examples]
-    titles = [
-        title for title in ("Sentinel-2", "Sentinel-1", "labels", "truth", _FIT) if any(title in p for p in pictures)
-    ]
+    legend = statistics.legend
+    pictures = [_pictures(example, statistics) for example in examples]
+    titles = [*dict.fromkeys(title for shown in pictures for title in shown if title not in _LAST)]
+    titles += [title for title in _LAST if any(title in shown for shown in pictures)]
     rows = [
-        (_row_title(example), [shown.get(title) for title in titles])
+        (_row_title(example, statistics), [shown.get(title) for title in titles])
         for example, shown in zip(examples, pictures, strict=True)
     ]
     return Gallery(
         titles=titles,
         rows=rows,
-        caption="Sentinel-2 in true colour, Sentinel-1 as VV, VH, VV − VH. At most the middle 256 px of a place.",
+        caption=_drawn_as(statistics) + " At most the middle 256 px of a place.",
         keys=swatches(legend) if {"labels", "truth"} & set(titles) else [],
     )
 
 
-def _row_title(example: Example) -> str:
+def _drawn_as(statistics: SetStatistics) -> str:
+    """How the images of each sensor are drawn, in words."""
+    words = []
+    for sensor, bands in statistics.bands.items():
+        shown = picture_bands(sensor, bands)
+        usual = {("B4", "B3", "B2"): "in true colour", ("VV", "VH"): "as VV, VH, VV − VH"}.get(shown)
+        words.append(f"{statistics.definitions[sensor].title} {usual or 'as ' + ', '.join(shown)}")
+    return ", ".join(words) + "."
+
+
+def _pair(pair: str, statistics: SetStatistics) -> str:
+    """A pair of the shift survey in words: which lies off which."""
+    first, second = ("labels" if role == "labels" else statistics.definitions[role].title for role in pair.split("-"))
+    return f"{second} off {first}"
+
+
+def _row_title(example: Example, statistics: SetStatistics) -> str:
     parts = [example.id, "" if example.season == ONLY_SEASON else example.season, example.split]
     if example.shift is not None:
-        parts.append(f"{_PAIRS[example.shift.pair]} by {example.shift.shift.length:.1f} px")
+        parts.append(f"{_pair(example.shift.pair, statistics)} by {example.shift.shift.length:.1f} px")
     return ", ".join(part for part in parts if part)
 
 
-def _pictures(example: Example, legend: Legend) -> dict[str, bytes]:
-    found = {}
-    if len(example.bands.get("s2", ())) == 3:
-        found["Sentinel-2"] = true_colour(example.images["s2"], example.bands["s2"], example.valid_HW)
-    if len(example.bands.get("s1", ())) == 2:
-        found["Sentinel-1"] = s1_composite(example.images["s1"], example.bands["s1"], example.valid_HW)
+def _pictures(example: Example, statistics: SetStatistics) -> dict[str, bytes]:
+    legend, found = statistics.legend, {}
+    for sensor in sorted(example.images, key=_FIRST_DRAWN.__ne__):
+        title = statistics.definitions[sensor].title
+        found[title] = sensor_picture(sensor, example.images[sensor], example.bands[sensor], example.valid_HW)
     for title, layer in (("labels", example.labels_HW), ("truth", example.truth_HW)):
         if layer is not None:
             found[title] = label_picture(layer, legend)
@@ -192,13 +203,13 @@ def _shifts(report: Mapping[str, Any], statistics: SetStatistics) -> Iterator[Se
         ),
         Table(
             columns=["pair", "tried", "measurable", "shifted", "down", "right", "length", "length, 95 %", "together"],
-            rows=[_shift_row(kind, entry) for kind, entry in report["shifts"].items()],
+            rows=[_shift_row(_pair(kind, statistics), entry) for kind, entry in report["shifts"].items()],
             caption="In px. Down, right and length: the median of the measurable places; ± half of its 95 % interval. "
             "Length, 95 %: 95 of 100 measurable places lie off by less. Together: down and right of the one shift "
             "that all places show at once, which can be measured where single places are too small.",
         ),
     ]
-    shown = {_PAIRS[kind]: entry["places"] for kind, entry in report["shifts"].items() if entry["places"]}
+    shown = {_pair(kind, statistics): entry["places"] for kind, entry in report["shifts"].items() if entry["places"]}
     if shown:
         figure = offsets_figure(shown, circle=ALARM_PX, x_label="px to the right", y_label="px down")
         caption = f"Each dot is a place. Inside the circle of {ALARM_PX:g} px none is said to be shifted."
@@ -209,7 +220,7 @@ def _shifts(report: Mapping[str, Any], statistics: SetStatistics) -> Iterator[Se
             "The places that lie farthest off. The last picture shows how well the second raster fits where it is "
             "looked for, up to 18 px to each side: bright is good, the cross marks no shift."
         )
-        blocks += [Text(text=text), _gallery(farthest, statistics.legend)]
+        blocks += [Text(text=text), _gallery(farthest, statistics)]
     yield Section(heading="Shifts", blocks=blocks)
 
 
@@ -217,7 +228,7 @@ def _length(example: Example) -> float:
     return 0.0 if example.shift is None else example.shift.shift.length
 
 
-def _shift_row(kind: str, entry: Mapping[str, Any]) -> list[Cell]:
+def _shift_row(title: str, entry: Mapping[str, Any]) -> list[Cell]:
     axes = []
     for axis in ("rows", "columns"):
         low, high = entry[axis]["low"], entry[axis]["high"]
@@ -229,7 +240,7 @@ def _shift_row(kind: str, entry: Mapping[str, Any]) -> list[Cell]:
     if together is not None:
         joint = ", ".join(f"{round(together[axis], 2) + 0.0:.2f}" for axis in ("rows", "columns"))  # no "-0.00"
     counts = [entry[name] for name in ("measured", "measurable", "shifted")]
-    return [_PAIRS[kind], *counts, *axes, *lengths, joint.replace("-", "−")]
+    return [title, *counts, *axes, *lengths, joint.replace("-", "−")]
 
 
 def _bands(report: Mapping[str, Any], statistics: SetStatistics) -> Section:
@@ -237,17 +248,21 @@ def _bands(report: Mapping[str, Any], statistics: SetStatistics) -> Section:
     blocks: list[Block] = []
     for entry in report["images"]:
         counts = statistics.counts[entry["sensor"], entry["product"]]
-        title = f"{get_sensor(entry['sensor']).title} {entry['product']}"
-        published = {row["band"]: (row["published_mean"], row["published_std"]) for row in entry["bands"]}
+        known = statistics.definitions[entry["sensor"]]
+        title = known.label(entry["product"])
+        published = {
+            row["band"]: (row["published_mean"], row["published_std"])
+            for row in entry["bands"]
+            if row["published_mean"] is not None
+        }
         figure = ridges_figure(
             dict(zip(counts.bands, counts.histogram_BN, strict=True)),
-            bin_edges(entry["sensor"]),
-            marks={band: (mean, std) for band, (mean, std) in published.items() if mean is not None},
+            bin_edges(known),
+            marks=published,
             x_label=f"{entry['unit']}, {title}",
         )
-        caption = f"{title}, {entry['images']} images. Dot and line: published mean ± 1 std of the product. " + _signs(
-            entry
-        )
+        marks = "Dot and line: published mean ± 1 std of the product. " if published else ""
+        caption = f"{title}, {entry['images']} images. {marks}{_signs(entry)}"
         blocks.append(Figure(image=figure, caption=caption.strip(), alt=f"values of the bands of {title}"))
     return Section(heading="Bands", blocks=blocks)
 

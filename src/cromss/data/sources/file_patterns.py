@@ -82,18 +82,21 @@ def _expression(pattern: str) -> str:
 
 
 def join_by_id(
-    found: Mapping[str, Found], images: Sequence[str], optional: Sequence[str] = ()
+    found: Mapping[str, Found], images: Sequence[str], optional: Sequence[str] = (), constant: Sequence[str] = ()
 ) -> tuple[list[Scene], list[Orphan]]:
     """Scenes for which every role is there, in the order of their ids, and orphans.
 
     images: the roles that make seasons; other roles without {season} serve all seasons of their place.
     optional: roles that a scene may lack; they are kept only where all its seasons have them.
+    constant: images that may be without {season} where others have it, and serve all seasons of their place then.
     Raises ConfigError where patterns differ in {season}, MissingDataError when no scene is complete.
     """
     seasonal = {role: any(season is not None for _, season in files) for role, files in found.items()}
-    if len({seasonal[role] for role in images}) > 1:
+    leading = [role for role in images if role not in constant or seasonal[role] or not any(seasonal.values())]
+    if len({seasonal[role] for role in leading}) > 1:
         raise ConfigError("the patterns of the sensors must agree on {season}", got=seasonal, expected="all or none")
-    if not seasonal[images[0]] and any(seasonal.values()):
+    with_season = bool(leading) and seasonal[leading[0]]
+    if not with_season and any(seasonal.values()):
         raise ConfigError(
             "only the sensors' patterns can bring in {season}", got=seasonal, expected="sensors with {season}"
         )
@@ -101,7 +104,7 @@ def join_by_id(
     seasons: dict[str, set[str | None]] = {}
     for role in required:
         for place, season in found[role]:
-            seasons.setdefault(place, set()).update([season] if seasonal[role] == seasonal[images[0]] else [])
+            seasons.setdefault(place, set()).update([season] if seasonal[role] == with_season else [])
     scenes, orphans = [], []
     for place in sorted(seasons):
         complete = []

@@ -1,6 +1,6 @@
 """Folders of co-registered GeoTIFFs: any layout that a pattern with {id} and {season} can say.
 
-In: a pattern for each role (s1, s2, labels, truth, split). Out: scenes, found and joined by id, and their records.
+In: a pattern for each role (a sensor, labels, truth, split). Out: scenes, found and joined by id, and their records.
 """
 
 from __future__ import annotations
@@ -15,19 +15,23 @@ from cromss.data.sources.file_patterns import find_files, join_by_id
 from cromss.data.sources.raster_scenes import SceneReader
 from cromss.data.sources.source import Scene, Tally
 from cromss.errors import ConfigError
-from cromss.geo.bands import SENSORS
 from cromss.geo.images import ImageFacts, describe_image
 from cromss.geo.legend import Legend
+from cromss.geo.sensor import SENSORS, Sensor
 
 __all__ = ["ROLES", "GeotiffFolders"]
 
-ROLES = ("s1", "s2", "labels", "truth", "split")
+ROLES = (*SENSORS, "labels", "truth", "split")
+"""The settings of `prepare` that are patterns; other sensors have theirs in the section sensors."""
+
+_LAYERS = ("labels", "truth", "split")
 
 
 class GeotiffFolders:
     """Reads scenes from folders; iterating gives every record of every complete scene.
 
-    patterns: role -> absolute pattern; roles s1, s2, labels, truth, split. bands: sensor -> the bands to keep, by name.
+    patterns: role -> absolute pattern; roles are sensors, labels, truth, split. bands: sensor -> the bands to keep, by
+    name. definitions: what a sensor measures; of all but s1 and s2 an image may serve all seasons of a place.
     products: sensor -> the product where files do not say it. file_bands: sensor -> bands of files that name none.
     s2_offset: DN that were added to all s2 values, where files do not say it.
     split_values: split -> its value in the rasters of role split; other values, such as 0, are in no split.
@@ -41,6 +45,7 @@ class GeotiffFolders:
         *,
         legend: Legend,
         bands: Mapping[str, Sequence[str]],
+        definitions: Mapping[str, Sensor] = SENSORS,
         products: Mapping[str, str | None] | None = None,
         s2_offset: int | None = None,
         file_bands: Mapping[str, Sequence[str]] | None = None,
@@ -48,15 +53,17 @@ class GeotiffFolders:
         split_of: Callable[[str], str] | None = None,
         tile: int | None = None,
     ) -> None:
-        self.sensors = tuple(role for role in SENSORS if role in patterns)
-        if not self.sensors or not set(patterns) <= set(ROLES):
+        self.sensors = tuple(role for role in definitions if role in patterns)
+        if not self.sensors or not set(patterns) <= {*definitions, *_LAYERS}:
+            names = " or ".join(definitions)
             raise ConfigError(
-                "a source needs images", got=sorted(patterns), expected=f"s1 or s2, and of {', '.join(ROLES)}"
+                "a source needs images", got=sorted(patterns), expected=f"{names}, and of {', '.join(_LAYERS)}"
             )
 
         def describe(sensor: str, dataset: rasterio.DatasetReader) -> ImageFacts:
             product, names = (products or {}).get(sensor), (file_bands or {}).get(sensor)
-            return describe_image(dataset, sensor, product=product, file_bands=names, offset=s2_offset)
+            known = definitions[sensor]
+            return describe_image(dataset, known, product=product, file_bands=names, offset=s2_offset)
 
         self._reader = SceneReader(
             bands={sensor: tuple(bands[sensor]) for sensor in self.sensors},
@@ -66,8 +73,9 @@ class GeotiffFolders:
             split_values=split_values,
             tile=tile,
         )
-        found = {role: find_files(role, patterns[role]) for role in ROLES if role in patterns}
-        self.scenes, self.orphans = join_by_id(found, self.sensors, optional=("truth",))
+        found = {role: find_files(role, patterns[role]) for role in (*self.sensors, *_LAYERS) if role in patterns}
+        constant = tuple(name for name in self.sensors if name not in SENSORS)
+        self.scenes, self.orphans = join_by_id(found, self.sensors, optional=("truth",), constant=constant)
 
     def __iter__(self) -> Iterator[PlaceRecord]:
         for scene in self.scenes:

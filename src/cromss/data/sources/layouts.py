@@ -20,36 +20,39 @@ from cromss.data.sources.source import Source
 from cromss.data.sources.ssl4eo_s12 import FOLDERS, Ssl4eoS12
 from cromss.data.sources.ssl4eo_s12_v11 import MODALITIES, Ssl4eoS12V11
 from cromss.errors import ConfigError
-from cromss.geo.bands import SENSORS
 
 __all__ = ["LAYOUTS", "Opening", "open_source", "refuse_patterns"]
 
 
 def open_source(opening: Opening) -> Source:
     """The source of the layout that the settings name. Raises ConfigError and MissingDataError of the reader."""
-    if opening.config.s2_offset and opening.config.layout != "geotiff_folders":
-        raise ConfigError(
-            f"layout {opening.config.layout} has no use for the setting s2_offset",
-            got=f"s2_offset {opening.config.s2_offset}",
-            expected="null: what its values mean is known",
-            do="leave s2_offset out, or choose layout geotiff_folders",
-        )
+    for name in ("s2_offset", "sensors", "band_names"):
+        given = getattr(opening.config, name)
+        if given and opening.config.layout != "geotiff_folders":
+            raise ConfigError(
+                f"layout {opening.config.layout} has no use for the setting {name}",
+                got=f"{name} {given}",
+                expected="nothing: what its files hold is known",
+                do=f"leave {name} out, or choose layout geotiff_folders",
+            )
     return LAYOUTS[opening.config.layout](opening)
 
 
 def _geotiff_folders(opening: Opening) -> Source:
     config, bands = opening.config, opening.bands
-    patterns = {role: getattr(config, role) for role in ROLES}
+    patterns = {**{role: getattr(config, role) for role in ROLES}, **opening.patterns}
     if opening.by_table:
         patterns["split"] = None
     asked = {"s1": config.s1_bands, "s2": config.s2_bands}
+    by_name = {name for name, subset in asked.items() if subset in opening.definitions[name].subsets}
     return GeotiffFolders(
         {role: str(Path(config.root) / pattern) for role, pattern in patterns.items() if pattern is not None},
         legend=opening.legend,
         bands=bands,
+        definitions=opening.definitions,
         products={"s1": config.s1_product, "s2": config.s2_product},
         # only names that the user wrote out can stand for the order of bands in a file
-        file_bands={sensor: names for sensor, names in bands.items() if asked[sensor] not in SENSORS[sensor].subsets},
+        file_bands={name: names for name, names in bands.items() if name in asked and name not in by_name},
         s2_offset=config.s2_offset,
         split_values=config.split_values,
         split_of=opening.split_of,

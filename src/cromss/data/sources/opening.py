@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cromss.config import PrepareConfig
 from cromss.data.sources.geotiff_folders import ROLES
 from cromss.errors import ConfigError
 from cromss.geo.legend import Legend
+from cromss.geo.sensor import SENSORS, Sensor
 
 __all__ = ["Opening", "default_of", "refuse_patterns"]
 
@@ -22,7 +23,8 @@ __all__ = ["Opening", "default_of", "refuse_patterns"]
 class Opening:
     """What a layout is opened with: the settings, and what `prepare` made of them.
 
-    bands: sensor -> the bands to keep; a sensor that the settings leave out is absent.
+    bands: sensor -> the bands to keep; a sensor that the settings leave out is absent. definitions: what each measures.
+    patterns: sensor -> where its files lie, from root.
     split_of: place -> split. by_table: whether that rule is a table of ids, not a draw.
     """
 
@@ -31,6 +33,8 @@ class Opening:
     bands: Mapping[str, Sequence[str]]
     split_of: Callable[[str], str]
     by_table: bool
+    definitions: Mapping[str, Sensor] = field(default_factory=lambda: SENSORS)
+    patterns: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def root(self) -> Path:

@@ -24,7 +24,6 @@ from cromss.data.sources.source import Scene, Tally
 from cromss.data.sources.usable import require_usable
 from cromss.data.splits import majority_split
 from cromss.errors import BandError, ConfigError, GridError, LabelError
-from cromss.geo.bands import SENSORS
 from cromss.geo.images import ImageFacts, read_image
 from cromss.geo.legend import IGNORE, Legend
 from cromss.geo.raster import Grid, grid_of, open_raster, read_pixels, read_raster, require_same_grid
@@ -129,7 +128,7 @@ class SceneReader:
         grid = grid_of(reference)
         for dataset in (dataset for datasets in files.values() for dataset in datasets):
             require_same_grid(grid, grid_of(dataset), reference.name, dataset.name, self.grid_tolerance)
-        for role in (role for role in files if role not in SENSORS):
+        for role in (role for role in files if role not in self.bands):
             for dataset in files[role]:
                 _ = only_band(dataset) if role == "split" else self.class_band(dataset)
         facts = {
@@ -150,6 +149,10 @@ class SceneReader:
         facts = self.describe(sensor, dataset)
         if facts.offset:
             tally.changed[f"s2 band images less an offset of {facts.offset} DN"] += len(self.bands[sensor])
+        if facts.renamed:
+            tally.changed[f"{sensor} band images named by the order of the settings, not as in their files"] += len(
+                facts.listed
+            )
         tally.listed.setdefault((sensor, facts.product), {}).setdefault(facts.listed, dataset.name)
         return facts
 

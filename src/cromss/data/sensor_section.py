@@ -1,0 +1,175 @@
+"""Which sensors a set has: s1 and s2 by their own settings, others as the section `sensors` of prepare defines them.
+
+In: the settings of prepare. Out: a `SensorPlan` a sensor: what it measures, where its files lie, which bands are kept.
+
+    sensors:
+      dem: {files: "dem/{id}.tif", unit: m, bands: [elevation, slope], valid_min: -500, valid_max: 9000}
+    band_names:
+      s2: {blue: B2, green: B3, red: B4}      or the name of a YAML file of such lines
+
+A sensor needs files, unit, bands (in the order of its files), valid_min and valid_max. It may have: title; keep (bands
+to put into the store); band_names (what the files call them); no_data (`any` or `all`: how many bands of a pixel hold
+no-data where the pixel has none); dtype (that the store keeps, float32); mean and std, a number a band kept, where
+they shall not be measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cromss.config import PrepareConfig
+from cromss.errors import ArgumentError, BandError, ConfigError, MissingDataError
+from cromss.geo.bands import SENSORS, nearest, resolve_bands
+from cromss.geo.sensor import Sensor
+
+__all__ = ["SensorPlan", "plan_sensors"]
+
+_NEEDED = ("files", "unit", "bands", "valid_min", "valid_max")
+_OPTIONAL = ("title", "keep", "band_names", "no_data", "dtype", "mean", "std")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SensorPlan:
+    """A sensor of the set. files: its pattern, from root. keep: the bands that go into the store, in that order."""
+
+    sensor: Sensor
+    files: str
+    keep: tuple[str, ...]
+
+
+def plan_sensors(config: PrepareConfig) -> dict[str, SensorPlan]:
+    """Every sensor of the set by name: s1 and s2 where they have files, then those of the section, in its order.
+
+    Raises ConfigError for a section that cannot be read, BandError for bands that a sensor does not have.
+    """
+    plans = {}
+    for name, files, bands in (("s1", config.s1, config.s1_bands), ("s2", config.s2, config.s2_bands)):
+        if files is not None:
+            names = _names_of_files(config, config.band_names.get(name), f"band_names of {name}")
+            sensor = _aliased(SENSORS[name], names)
+            plans[name] = SensorPlan(sensor=sensor, files=files, keep=resolve_bands(sensor, bands))
+    strange = [name for name in config.band_names if name not in plans]
+    if strange:
+        raise ConfigError(
+            "band_names speaks of a sensor that has no files of its own setting",
+            got=strange,
+            expected=f"some of {', '.join(plans) or 's1, s2'}",
+            do="give band_names of another sensor in its entry of the section sensors",
+        )
+    for name, entry in config.sensors.items():
+        plans[name] = _plan(config, str(name), entry)
+    unscaled = [name for name, plan in plans.items() if not plan.sensor.statistics]
+    if unscaled and config.edition == "uint8":
+        raise ConfigError(
+            "edition uint8 scales images while they are read, before their mean and std can be measured",
+            got=f"no mean and std of {', '.join(unscaled)}",
+            do="use edition native, or give mean and std in the section sensors",
+        )
+    if not plans:
+        raise ConfigError("a set needs a sensor", got="s1 null, s2 null, no sensors", do="give the files of one")
+    return plans
+
+
+def _plan(config: PrepareConfig, name: str, entry: Any) -> SensorPlan:
+    where = f"sensors: {name}"
+    if name in SENSORS:
+        raise ConfigError(
+            f"a sensor of the section has the name of {SENSORS[name].title}",
+            got=name,
+            expected=f"another name; {name} has settings of its own",
+            do=f"use {name}, {name}_bands and {name}_product, or choose another name",
+        )
+    _check_keys(entry, where)
+    names = _names_of_files(config, entry.get("band_names"), where)
+    bands = _words(entry["bands"], where)
+    try:
+        sensor = Sensor(
+            name=name,
+            title=str(entry.get("title", name)),
+            unit=str(entry["unit"]),
+            bands=bands,
+            valid_min=float(entry["valid_min"]),
+            valid_max=float(entry["valid_max"]),
+            missing=str(entry.get("no_data", "any")),
+            dtype=str(entry.get("dtype", "float32")),
+        )
+        sensor = _aliased(sensor, names)
+        keep = resolve_bands(sensor, _words(entry["keep"], where) if "keep" in entry else "all")
+        return SensorPlan(sensor=_with_given(sensor, keep, entry), files=str(entry["files"]), keep=keep)
+    except (ArgumentError, BandError) as error:
+        raise ConfigError(error.what, got=error.got, expected=error.expected, where=where, do=error.do) from None
+    except (TypeError, ValueError) as error:
+        raise ConfigError("a number of the section is none", got=error, where=where) from None
+
+
+def _check_keys(entry: Any, where: str) -> None:
+    if not isinstance(entry, Mapping):
+        raise ConfigError("a sensor is defined by `setting: value` lines", got=entry, expected=_NEEDED, where=where)
+    known = [*_NEEDED, *_OPTIONAL]
+    for key in entry:
+        if key not in known:
+            do = f"did you mean {nearest(str(key), known)!r}?"
+            raise ConfigError("a sensor has no such setting", got=key, expected=", ".join(known), where=where, do=do)
+    absent = [key for key in _NEEDED if entry.get(key) is None]
+    if absent:
+        raise ConfigError(
+            "the definition of a sensor is incomplete",
+            got=sorted(entry),
+            expected=f"also {', '.join(absent)}",
+            where=where,
+            do="say what its values mean: nothing can be checked otherwise",
+        )
+
+
+def _words(value: Any, where: str) -> tuple[str, ...]:
+    if isinstance(value, str):
+        value = [part.strip() for part in value.split(",")]
+    if not isinstance(value, Sequence):
+        raise ConfigError("bands are a list of names", got=value, expected="[elevation, slope]", where=where)
+    return tuple(str(name) for name in value)
+
+
+def _aliased(sensor: Sensor, names: Mapping[str, str]) -> Sensor:
+    try:
+        return sensor.with_aliases(names)
+    except ArgumentError as error:
+        raise ConfigError(error.what, got=error.got, expected=error.expected, where=error.where) from None
+
+
+def _names_of_files(config: PrepareConfig, value: Any, where: str) -> dict[str, str]:
+    """What files call bands -> their names, as given or from a YAML file."""
+    if isinstance(value, str):
+        path = Path(config.root) / value
+        try:
+            value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            got = str(error).splitlines()[0]
+            raise MissingDataError("a file of band names cannot be read", got=got, where=path) from None
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise ConfigError(
+            "names of bands are `name in the file: band` lines", got=value, expected="{blue: B2, red: B4}", where=where
+        )
+    return {str(text): str(band) for text, band in value.items()}
+
+
+def _with_given(sensor: Sensor, keep: Sequence[str], entry: Mapping[str, Any]) -> Sensor:
+    """The sensor with mean and std, where the section gives them."""
+    given = {key: entry.get(key) for key in ("mean", "std")}
+    if given["mean"] is None and given["std"] is None:
+        return sensor
+    lists = {
+        key: [float(number) for number in value] for key, value in given.items() if isinstance(value, list | tuple)
+    }
+    if any(len(lists.get(key, ())) != len(keep) for key in given) or not min(lists["std"]) > 0:
+        raise ArgumentError(
+            "mean and std do not fit the bands", got=given, expected=f"lists, a number for each of {', '.join(keep)}"
+        )
+    table = {band: (mean, std) for band, mean, std in zip(keep, lists["mean"], lists["std"], strict=True)}
+    return sensor.with_statistics({sensor.name: table})
