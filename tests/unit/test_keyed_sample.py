@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
-from cromss.data.keyed_sample import KeyedSample, sample_key
+from cromss.data.keyed_sample import KeyedSample, key_bound, sample_key
 
 NAMES = [f"place{number}" for number in range(500)]
 
@@ -42,3 +44,15 @@ def test_what_can_not_stay_is_not_wanted():
 def test_a_sample_of_none_wants_nothing():
     assert not KeyedSample(size=0).wants(0)
     assert sample(NAMES, size=0).things() == []
+
+
+def test_the_bound_of_keys_leaves_the_sample_as_it_is_and_saves_most_of_the_work() -> None:
+    names = [f"place{number}" for number in range(5000)]
+    free, bound = KeyedSample[str](size=40), KeyedSample[str](size=40, below=key_bound(40, len(names)))
+    wanted = sum(bound.wants(sample_key(name)) for name in names)
+    for sample in (free, bound):
+        for name in names:
+            sample.add(sample_key(name), name)
+    assert bound.things() == free.things()
+    assert wanted < 200
+    assert key_bound(40, 100) == math.inf

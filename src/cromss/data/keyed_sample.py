@@ -8,10 +8,11 @@ In: things with a name. Out: those `size` things whose key is the smallest.
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-__all__ = ["KeyedSample", "sample_key"]
+__all__ = ["KeyedSample", "key_bound", "sample_key"]
 
 T = TypeVar("T")
 
@@ -19,6 +20,15 @@ T = TypeVar("T")
 def sample_key(name: str) -> int:
     """A number from 0 to 2^64 - 1 that follows from the name alone."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8])
+
+
+def key_bound(size: int, total: int) -> float:
+    """A key that the `size` smallest of at least `total` names stay below, all but surely.
+
+    It is that of a quarter more, and of six standard deviations.
+    """
+    expected = 1.25 * size + 6 * math.sqrt(size)
+    return 2.0**64 * expected / total if total > expected else math.inf
 
 
 @dataclass(kw_only=True)

@@ -1,26 +1,25 @@
-"""The two pieces of work that a store is prepared from, as any process can do them: survey a scene, write a shard.
+"""What a store is prepared from, as any process can do it: read a batch of scenes once, check it, and write its shards.
 
-In: how the source is opened, and a scene or a planned shard. Out: its `Survey`, or the SHA-256 of the file written.
-A process opens the source once, and holds one place, or the places of one shard, at a time.
+In: how the source is opened, and a batch. Out: a `Prepared`: what was found in each scene, and the shards written.
+A process opens the source once, and holds one place, and the places of one shard, at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from cromss.data.set_statistics import SetStatistics
-from cromss.data.shard_plan import PlannedShard, span
+from cromss.data.batches import Batch, BatchShards
+from cromss.data.set_statistics import SetStatistics, StatisticsByListing
 from cromss.data.sources.layouts import Opening, open_source
-from cromss.data.sources.source import Scene, Source
-from cromss.data.store_layout import shard_name
+from cromss.data.sources.source import Source
 from cromss.data.store_shard import ShardBuilder
 from cromss.data.survey import Survey, survey_scene
 from cromss.errors import StoreError
 
-__all__ = ["Preparation", "survey", "write_shard"]
+__all__ = ["Preparation", "Prepared", "prepare_batch", "write_batch"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,27 +53,60 @@ class Preparation:
         return (Preparation, (self.opening,))
 
 
-def survey(preparation: Preparation, given: tuple[Scene, SetStatistics]) -> tuple[Survey, SetStatistics]:
-    """Read all of a scene; return its survey, and the empty statistics that came with it, filled."""
-    scene, statistics = given
-    return survey_scene(preparation.source, scene, preparation.opening.config.edition, statistics), statistics
+@dataclass(kw_only=True)
+class Prepared:
+    """What became of a batch. shards: file -> SHA-256, or None of one that was there already."""
+
+    number: int
+    surveys: list[Survey]
+    shards: dict[str, str | None]
 
 
-def write_shard(preparation: Preparation, shard: PlannedShard) -> str:
-    """Read the records of a shard and write its file, whole or not at all; return its SHA-256.
+def prepare_batch(preparation: Preparation, given: tuple[Batch, SetStatistics]) -> tuple[Prepared, StatisticsByListing]:
+    """Read every scene of a batch once: count it in statistics like those that came with it, and write its records.
 
-    Raises what the source raises, and StoreError when its files no longer give the records that were planned.
+    A scene whose error shows only after some records makes the batch be read again without it.
     """
-    builder = preparation.builder()
-    for scene, names in shard.parts:
-        for record in preparation.source.records(scene, only=frozenset(names)):
-            builder.add(record)
-    if builder.ids != shard.ids:
-        raise StoreError(
-            "files have changed while the store was written from them",
-            got=span(builder.ids),
-            expected=span(shard.ids),
-            where=preparation.out,
-            do="delete that folder and prepare again, from files that stay as they are",
-        )
-    return builder.write(preparation.out / shard_name(shard.number))
+    batch, empty = given
+    statistics = StatisticsByListing(empty=empty)
+    shards = BatchShards(preparation.out, batch.number, preparation.builder())
+    surveys = []
+    for scene in batch.scenes:
+        part = statistics.part()
+        surveys.append(survey_scene(preparation.source, scene, part, shards.add))
+        if surveys[-1].error is None:
+            statistics.add(surveys[-1].listing, part)
+    spoiled = any(survey.error is not None and survey.ids for survey in surveys)
+    prepared = Prepared(number=batch.number, surveys=surveys, shards={} if spoiled else shards.finish())
+    if spoiled:
+        prepared.shards = write_batch(preparation, prepared)
+    return prepared, statistics
+
+
+def write_batch(preparation: Preparation, prepared: Prepared) -> dict[str, str | None]:
+    """Read the scenes of a batch that are without an error, and write its shards anew; return file -> SHA-256.
+
+    Raises what the source raises, and StoreError when its files no longer give the records that were surveyed.
+    """
+    shards = BatchShards(preparation.out, prepared.number, preparation.builder())
+    for survey in prepared.surveys:
+        if survey.error is not None:
+            continue
+        ids = []
+        for record in preparation.source.records(survey.scene):
+            shards.add(record)
+            ids.append(record.id)
+        if ids != survey.ids:
+            raise StoreError(
+                "files have changed while the store was written from them",
+                got=_span(ids),
+                expected=_span(survey.ids),
+                where=survey.scene.id,
+                do="delete that folder and prepare again, from files that stay as they are",
+            )
+    return shards.finish()
+
+
+def _span(names: Sequence[str]) -> str:
+    """Many ids in few words."""
+    return f"{len(names)} places" + (f", {names[0]} to {names[-1]}" if names else "")

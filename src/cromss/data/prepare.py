@@ -1,4 +1,4 @@
-"""From somebody's folders to a training store: everything is read and checked before anything is written.
+"""From somebody's folders to a training store: everything is read once, checked and written, and refused as a whole.
 
 In: a `PrepareConfig`. Out: a finished store, with `prepare-report.json` inside it, and the same report as a dict.
 A scene is used whole or not at all. Whatever is left out is counted and listed: orphans (files without partners),
@@ -7,6 +7,7 @@ refusals (scenes with an error), patches without labels, labels outside the spli
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -20,18 +21,18 @@ from rich.console import Console
 from rich.progress import track
 
 from cromss.config import PrepareConfig
+from cromss.data.batches import Batch, batch_shards_in, make_batches
 from cromss.data.findings import findings
-from cromss.data.preparation import Preparation, survey, write_shard
+from cromss.data.preparation import Preparation, Prepared, prepare_batch, write_batch
 from cromss.data.sensor_section import plan_sensors
 from cromss.data.set_statistics import SetStatistics, StatisticsByListing
-from cromss.data.shard_plan import finished_shards, plan_shards
 from cromss.data.sources.layouts import Opening
 from cromss.data.sources.source import Scene, Source
 from cromss.data.splits import draw_split, read_split_table
-from cromss.data.store_layout import META_FILE
-from cromss.data.store_writer import StoreWriter, remove_unfinished
+from cromss.data.store_layout import META_FILE, SHARD_FOLDER
+from cromss.data.store_writer import finish_store, remove_unfinished
 from cromss.data.survey import Survey, refusal, refusal_row, refuse_other_bands, summarize
-from cromss.errors import ConfigError, MissingDataError, StoreError
+from cromss.errors import ConfigError, CromssError, MissingDataError, StoreError
 from cromss.files import read_json, write_json
 from cromss.geo.bands import SENSORS
 from cromss.geo.legend import get_legend
@@ -45,8 +46,7 @@ _FIGURES = ("images", "shifts", "season_changes", "scaling")  # of the report al
 _LISTS = ("findings", "shifted_places", "orphans", "refusals", "scenes_without_split", "split_ids_without_scene")
 
 _MEANS = ("out", "workers", "dask_scheduler")  # settings that change nothing in a store
-_NEIGHBOURS = 8  # scenes that one worker reads one after the other: layouts keep several in one file
-_UNDER_WAY = 128  # scenes that are handed out and not yet counted, at most
+_UNDER_WAY = 32  # batches that are handed out and not yet counted, at most
 
 T = TypeVar("T")
 Draw = Callable[[SetStatistics, Mapping[str, Any], Path], object]
@@ -62,6 +62,7 @@ def prepare(config: PrepareConfig, draw: Draw | None = None) -> dict[str, Any]:
     require_workers(config.workers, config.dask_scheduler, root=config.root, out=config.out)
     out = Path(config.out)
     if (out / META_FILE).exists():
+        (out / _BEGUN_FILE).unlink(missing_ok=True)  # of a run that was killed in its last moment
         raise StoreError("a finished store is there already", where=out, do="choose another out, or delete that store")
     legend, plans = get_legend(config.legend), plan_sensors(config)
     bands = {name: plan.keep for name, plan in plans.items()}
@@ -81,99 +82,123 @@ def prepare(config: PrepareConfig, draw: Draw | None = None) -> dict[str, Any]:
     scenes = [scene for scene in source.scenes if table is None or scene.id in table]
     _require_splits(config, source, scenes, table)
 
+    preparation.builder()  # refuses settings that no store can have
+    settings = {name: value for name, value in dataclasses.asdict(config).items() if name not in _MEANS}
+    _begin(out, settings, source)
+    remove_unfinished(out)
+    batches = make_batches(source, scenes, config.shard_places)
     with open_workers(config.workers, config.dask_scheduler) as each:
         statistics = SetStatistics(
-            bands=bands, definitions=definitions, legend=legend, shift_samples=config.shift_samples
+            bands=bands,
+            definitions=definitions,
+            legend=legend,
+            shift_samples=config.shift_samples,
+            seasons=sum(len(scene.seasons) for scene in scenes),
         )
-        surveys, collected = _survey(preparation, scenes, statistics, each)
-        refuse_other_bands(surveys, {name: sensor.title for name, sensor in definitions.items()})
+        prepared, collected = _read(preparation, batches, statistics, each)
+        surveys = [survey for one in prepared for survey in one.surveys]
+        late = refuse_other_bands(surveys, {name: sensor.title for name, sensor in definitions.items()})
         refused = [survey for survey in surveys if survey.error is not None]
         if refused and (config.on_bad == "stop" or len(refused) == len(surveys)):
+            _discard(out)
             raise refusal(refused, len(surveys))
         used = [survey for survey in surveys if survey.error is None]
         statistics = collected.of(survey.listing for survey in used)
-        figures = {**summarize(used, legend), **statistics.summary()}
-        report = {
-            "findings": findings(figures),
-            **figures,
-            "orphans": [dataclasses.asdict(orphan) for orphan in source.orphans],
-            "refusals": [refusal_row(survey) for survey in refused],
-            "scenes_without_split": [
-                scene.id for scene in source.scenes if table is not None and scene.id not in table
-            ],
-            "split_ids_without_scene": sorted(set(table or ()) - {scene.id for scene in source.scenes}),
-            "settings": {name: value for name, value in dataclasses.asdict(config).items() if name not in _MEANS},
-        }
-        _write(preparation, used, report, each, statistics, draw)
+        try:
+            _require_ids_differ(used)
+            figures = {**summarize(used, legend), **statistics.summary()}
+        except CromssError:  # what only the whole set shows
+            _discard(out)
+            raise
+        shards = _shards(preparation, prepared, late, each)
+    report = {
+        "findings": findings(figures),
+        **figures,
+        "orphans": [dataclasses.asdict(orphan) for orphan in source.orphans],
+        "refusals": [refusal_row(survey) for survey in refused],
+        "scenes_without_split": [scene.id for scene in source.scenes if table is not None and scene.id not in table],
+        "split_ids_without_scene": sorted(set(table or ()) - {scene.id for scene in source.scenes}),
+        "settings": settings,
+    }
+    _finish(preparation, shards, report, statistics, draw)
     _print(report, out)
     return report
 
 
-def _survey(
-    preparation: Preparation, scenes: Sequence[Scene], statistics: SetStatistics, each: Each
-) -> tuple[list[Survey], StatisticsByListing]:
-    """Read every scene once; scenes with an error do not count in the statistics.
+def _read(
+    preparation: Preparation, batches: Sequence[Batch], statistics: SetStatistics, each: Each
+) -> tuple[list[Prepared], StatisticsByListing]:
+    """Read every scene once, and write its records.
 
-    The statistics of a scene depend a little on what was counted before it was handed out (`StatisticsByListing.part`):
-    always all but the last `_UNDER_WAY` scenes, so that they are the same for any number of workers.
+    The statistics of a batch depend a little on what was counted before it was handed out (`StatisticsByListing.part`):
+    always all but the last `_UNDER_WAY` batches, so that they are the same for any number of workers.
     """
-    surveys: list[Survey] = []
+    prepared: list[Prepared] = []
     collected = StatisticsByListing(empty=statistics)
-    uncounted: deque[tuple[Survey, SetStatistics]] = deque()
+    uncounted: deque[StatisticsByListing] = deque()
 
-    def count(most: int) -> None:
-        while len(uncounted) > most:
-            survey, part = uncounted.popleft()
-            if survey.error is None:
-                collected.add(survey.listing, part)
+    def handed_out() -> Iterator[tuple[Batch, SetStatistics]]:
+        for number, batch in enumerate(batches):
+            if number >= _UNDER_WAY:
+                collected.merge(uncounted.popleft())
+            yield batch, collected.part()
 
-    def handed_out() -> Iterator[tuple[Scene, SetStatistics]]:
-        for number, scene in enumerate(scenes):
-            count(_UNDER_WAY - (number - len(surveys)))
-            yield scene, collected.part()
-
-    results = each(survey, preparation, handed_out(), together=_NEIGHBOURS, ahead=_UNDER_WAY)
-    for result in _progress(results, len(scenes), "checking"):
-        surveys.append(result[0])
-        uncounted.append(result)
-    count(0)
-    return surveys, collected
+    results = each(prepare_batch, preparation, handed_out(), ahead=_UNDER_WAY)
+    for one, found in _progress(results, len(batches), "preparing"):
+        prepared.append(one)
+        uncounted.append(found)
+    for found in uncounted:
+        collected.merge(found)
+    return prepared, collected
 
 
-def _write(
+def _shards(
+    preparation: Preparation, prepared: Sequence[Prepared], late: Sequence[Survey], each: Each
+) -> dict[str, str | None]:
+    """All shards in their order; batches with a scene that was refused after they were written are written anew."""
+    ids = {survey.scene.id for survey in late}
+    again = [one for one in prepared if any(survey.scene.id in ids for survey in one.surveys)]
+    for one, shards in zip(again, each(write_batch, preparation, again), strict=True):
+        one.shards = shards
+    return {name: total for one in prepared for name, total in one.shards.items()}
+
+
+def _finish(
     preparation: Preparation,
-    used: Sequence[Survey],
+    shards: Mapping[str, str | None],
     report: Mapping[str, Any],
-    each: Each,
     statistics: SetStatistics,
     draw: Draw | None,
 ) -> None:
-    """Write the records that were surveyed; after a kill, go on with the shards that are not there."""
-    out, opening = preparation.out, preparation.opening
-    scaling = statistics.scaling()
-    shards = plan_shards(used, opening.config.shard_places)
-    _begin(out, report["settings"], preparation.source)
-    remove_unfinished(out)
-    done = finished_shards(out, shards)
-    todo = [shard for shard in shards if shard.number not in done]
-    made = _progress(each(write_shard, preparation, todo), len(todo), "writing")
-    hashes = {shard.number: total for shard, total in zip(todo, made, strict=True)}
-    writer = StoreWriter(
-        out,
-        legend=opening.legend,
-        sensors=opening.bands,
-        definitions=opening.definitions,
-        edition=opening.config.edition,
-        shard_places=opening.config.shard_places,
-        hashes=hashes,
-    )
+    """Write the report, its page, and what makes the shards a store."""
+    out = preparation.out
     write_json(out / REPORT_FILE, report)
     if draw is not None:
         draw(statistics, report, out)
     counts = {name: len(report[name]) for name in _LISTS}
-    (out / _BEGUN_FILE).unlink()
     kept = {name: value for name, value in report.items() if name not in _FIGURES} | counts
-    writer.finish(kept, scaling)
+    finish_store(out, preparation.builder().settings, shards, kept, statistics.scaling())
+    (out / _BEGUN_FILE).unlink()
+
+
+def _discard(out: Path) -> None:
+    """Take back a store that was begun and cannot be; what others put into its folder stays."""
+    for shard in batch_shards_in(out):
+        shard.unlink()
+    (out / REPORT_FILE).unlink(missing_ok=True)
+    (out / _BEGUN_FILE).unlink()
+    for folder in (out / SHARD_FOLDER, out):
+        with contextlib.suppress(OSError):  # not empty
+            folder.rmdir()
+
+
+def _require_ids_differ(used: Iterable[Survey]) -> None:
+    seen: set[str] = set()
+    for survey in used:
+        for name in survey.ids:
+            if name in seen:
+                raise StoreError("a place id comes twice", got=name, expected="each id once", where=survey.scene.id)
+            seen.add(name)
 
 
 def _begin(out: Path, settings: Mapping[str, Any], source: Source) -> None:
@@ -195,6 +220,13 @@ def _begin(out: Path, settings: Mapping[str, Any], source: Source) -> None:
                 where=out,
                 do="delete that folder, or choose another out",
             )
+    elif any((out / SHARD_FOLDER).glob("*")):
+        raise StoreError(
+            "the folder holds shards of which nothing says where they come from",
+            got=out / SHARD_FOLDER,
+            expected="no shards, or those of a preparing that was interrupted",
+            do="delete that folder, or choose another out",
+        )
     else:
         write_json(out / _BEGUN_FILE, begun)
 

@@ -62,13 +62,14 @@ class Example:
 class SetStatistics:
     """Sums and samples over the places of a set, or of a part of it.
 
-    definitions: what each sensor measures. training: moments of the training split, of sensors that are neither s1 nor
-    s2 and have no statistics yet.
+    seasons: of all places, at least. definitions: what each sensor measures. training: moments of the training split,
+    of sensors that are neither s1 nor s2 and have no statistics yet.
     """
 
     bands: Mapping[str, tuple[str, ...]]
     legend: Legend
     shift_samples: int
+    seasons: int = 0
     definitions: Mapping[str, Sensor] = field(default_factory=lambda: SENSORS)
     training: dict[str, BandMoments] = field(default_factory=dict)
     counts: dict[tuple[str, str], BandCounts] = field(default_factory=dict)
@@ -79,7 +80,7 @@ class SetStatistics:
 
     def __post_init__(self) -> None:
         self.changes = SeasonChanges(num_classes=self.legend.num_classes)
-        self.shifts = ShiftSurvey(bands=self.bands, samples=self.shift_samples)
+        self.shifts = ShiftSurvey(bands=self.bands, samples=self.shift_samples, seasons=self.seasons)
 
     @property
     def images(self) -> int:
@@ -205,6 +206,11 @@ class StatisticsByListing:
     def add(self, listing: Hashable, part: SetStatistics) -> None:
         """Add a scene without errors."""
         self.sets.setdefault(listing, self.empty.part()).merge(part)
+
+    def merge(self, other: StatisticsByListing) -> None:
+        """Add the statistics of further scenes."""
+        for listing, part in other.sets.items():
+            self.add(listing, part)
 
     def of(self, listings: Iterable[Hashable]) -> SetStatistics:
         """The statistics of all scenes with these listings."""

@@ -10,6 +10,7 @@ and the one shift that all places show together, which may be measurable where n
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cromss.data.keyed_sample import KeyedSample, sample_key
+from cromss.data.keyed_sample import KeyedSample, key_bound, sample_key
 from cromss.data.record import PlaceRecord
 from cromss.geo.shifts import Planes, Shift, class_planes, find_peak, image_planes, shift_surface
 
@@ -42,17 +43,19 @@ class PlaceShift:
 
 @dataclass(kw_only=True)
 class ShiftSurvey:
-    """The measurements of a set, of at most `samples` seasons of places."""
+    """The measurements of a set, of at most `samples` seasons of places.
+
+    seasons: how many the set has at least, so that the first ones are not measured in vain; 0 where that is not known.
+    """
 
     bands: Mapping[str, Sequence[str]]
     samples: int
+    seasons: int = 0
     found: dict[str, KeyedSample[PlaceShift]] = field(default_factory=dict)
 
     def part(self) -> ShiftSurvey:
         """An empty survey for one scene, to be merged into this one."""
-        return ShiftSurvey(
-            bands=self.bands, samples=self.samples, found={kind: sample.part() for kind, sample in self.found.items()}
-        )
+        return dataclasses.replace(self, found={kind: sample.part() for kind, sample in self.found.items()})
 
     def add(self, record: PlaceRecord) -> list[PlaceShift]:
         """Measure the seasons of a place that are in the sample; return what was measured."""
@@ -74,7 +77,10 @@ class ShiftSurvey:
         return measured
 
     def _sample(self, kind: tuple[str, str]) -> KeyedSample[PlaceShift]:
-        return self.found.setdefault("-".join(kind), KeyedSample(size=self.samples))
+        return self.found.setdefault("-".join(kind), self._empty())
+
+    def _empty(self) -> KeyedSample[PlaceShift]:
+        return KeyedSample(size=self.samples, below=key_bound(self.samples, self.seasons))
 
     def _planes(self, record: PlaceRecord, season: int, role: str) -> Planes:
         middle = tuple(_middle(side) for side in record.valid.shape[1:])
@@ -87,7 +93,7 @@ class ShiftSurvey:
     def merge(self, other: ShiftSurvey) -> None:
         """Take over the measurements of another part of the set that are in the sample."""
         for kind, sample in other.found.items():
-            self.found.setdefault(kind, KeyedSample(size=self.samples)).merge(sample)
+            self.found.setdefault(kind, self._empty()).merge(sample)
 
     def summary(self) -> dict[str, Any]:
         """Kind of pair -> its figures, JSON types, px down and right."""

@@ -32,6 +32,7 @@ __all__ = [
     "Extent",
     "ShardHeader",
     "array_name",
+    "batch_shard_name",
     "digest",
     "read_header",
     "shard_name",
@@ -73,6 +74,11 @@ class ShardHeader:
 def shard_name(number: int) -> str:
     """The path of a shard inside its store."""
     return f"{SHARD_FOLDER}/{number:05d}.safetensors"
+
+
+def batch_shard_name(batch: int, part: int) -> str:
+    """The path of a shard that is written as a part of a batch of scenes, whichever process has it."""
+    return f"{SHARD_FOLDER}/{batch:06d}-{part:04d}.safetensors"
 
 
 def array_name(place: str, season: int, array: str) -> str:

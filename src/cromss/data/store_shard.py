@@ -147,8 +147,12 @@ class ShardBuilder:
         with commit(path) as temporary:
             save_file(self._arrays, temporary, metadata={METADATA_KEY: text})
             total = sha256(temporary)
-        self._places, self._arrays, self._bytes = [], {}, 0
+        self.clear()
         return total
+
+    def clear(self) -> None:
+        """Forget the places of this shard, and begin the next."""
+        self._places, self._arrays, self._bytes = [], {}, 0
 
     def _check(self, record: PlaceRecord) -> None:
         if set(record.images) != set(self._bands):

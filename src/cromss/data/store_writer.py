@@ -35,7 +35,7 @@ from cromss.geo.bands import SENSORS, Normalization
 from cromss.geo.legend import Legend
 from cromss.geo.sensor import Sensor
 
-__all__ = ["EDITIONS", "StoreWriter", "remove_unfinished"]
+__all__ = ["EDITIONS", "StoreWriter", "finish_store", "remove_unfinished"]
 
 Statistics = Mapping[str, Mapping[str, tuple[float, float]]]
 
@@ -46,7 +46,6 @@ class StoreWriter:
     sensors: sensor -> the names of its bands, for every place the same. definitions: what each of them measures.
     shard_places: how many places a shard takes at most. scaling: sensor -> the Normalization (kind "paper") of edition
     "uint8"; by the sensor's statistics when absent.
-    hashes: number of a finished shard -> its SHA-256, where it is known; `finish` reads the others for theirs.
     Raises StoreError when `path` holds a finished store, or one begun with other settings.
     """
 
@@ -60,7 +59,6 @@ class StoreWriter:
         edition: str = "native",
         shard_places: int = 64,
         scaling: Mapping[str, Normalization] | None = None,
-        hashes: Mapping[int, str] | None = None,
     ) -> None:
         self.path = Path(path)
         self._shard = ShardBuilder(
@@ -72,7 +70,7 @@ class StoreWriter:
             scaling=scaling,
         )
         self._sensors = tuple(sensors)
-        self._hashes = dict(hashes or {})
+        self._hashes: dict[int, str] = {}  # of the shards that this writer wrote
         self._done: set[str] = set()
         self._rows: list[pa.Table] = []
         self._resume()
@@ -103,28 +101,9 @@ class StoreWriter:
         """
         if self._shard.ids:
             self._write_shard()
-        if not self._rows:
-            raise StoreError("a store needs at least one place", got="none", where=self.path, do="check the source")
-        table = pa.concat_tables(self._rows).combine_chunks()
-        with commit(self.path / INDEX_FILE) as temporary:
-            pq.write_table(table, temporary, compression="zstd")
-        first_rows = table.filter(pc.equal(table["season"], 0))
-        splits = {entry["values"]: entry["counts"] for entry in first_rows["split"].value_counts().to_pylist()}
-        settings = self._shard.settings
-        for name, measured in (statistics or {}).items():
-            settings["sensors"][name]["statistics"] = {
-                product: {band: list(numbers) for band, numbers in table.items()} for product, table in measured.items()
-            }
-        meta = {
-            **settings,
-            "places": first_rows.num_rows,
-            "samples": table.num_rows,
-            "splits": dict(sorted(splits.items())),
-            "index": _file_facts(self.path, INDEX_FILE),
-            "shards": [_file_facts(self.path, shard_name(n), self._hashes.get(n)) for n in range(len(self._rows))],
-            "report": dict(report or {}),
-        }
-        write_json(self.path / META_FILE, {**meta, "digest": digest(meta)})
+        files = [shard_name(number) for number in range(len(self._rows))]
+        hashes = {shard_name(number): total for number, total in self._hashes.items()}
+        _finish(self.path, self._shard.settings, self._rows, files, hashes, report, statistics)
         return self.path
 
     def _resume(self) -> None:
@@ -138,20 +117,8 @@ class StoreWriter:
         folder = self.path / SHARD_FOLDER
         for number in range(len(list(folder.glob("*.safetensors")))):
             header = read_header(self.path / shard_name(number))
-            self._require_same_settings(header.settings)
+            _require_same_settings(header.settings, self._shard.settings, self.path)
             self._count(header)
-
-    def _require_same_settings(self, begun: Mapping[str, Any]) -> None:
-        wanted = json.loads(json.dumps(self._shard.settings))
-        differing = [name for name in begun if wanted.get(name) != begun[name]]
-        if differing:
-            raise StoreError(
-                "a store was begun here with other settings",
-                got={name: wanted.get(name) for name in differing},
-                expected={name: begun[name] for name in differing},
-                where=self.path,
-                do="continue with the settings of the store, or choose another path",
-            )
 
     def _write_shard(self) -> None:
         number = len(self._rows)
@@ -162,6 +129,75 @@ class StoreWriter:
     def _count(self, header: ShardHeader) -> None:
         self._rows.append(_index_rows(header, len(self._rows), len(self._done), self._sensors))
         self._done.update(place["id"] for place in header.places)
+
+
+def finish_store(
+    path: Path,
+    settings: Mapping[str, Any],
+    shards: Mapping[str, str | None],
+    report: Mapping[str, Any],
+    statistics: Mapping[str, Statistics],
+) -> None:
+    """Make a store of shards that are there already: write its index and, last, store.json.
+
+    settings: those in the header of every shard. shards: file of a shard -> its SHA-256, None where it is to be read.
+    The rest is as in `StoreWriter.finish`. Raises StoreError where there is no place, or a shard has other settings.
+    """
+    rows: list[pa.Table] = []
+    for number, name in enumerate(shards):
+        header = read_header(path / name)
+        _require_same_settings(header.settings, settings, path / name)
+        first_place = rows[-1]["place"][-1].as_py() + 1 if rows else 0
+        rows.append(_index_rows(header, number, first_place, tuple(settings["sensors"])))
+    hashes = {name: total for name, total in shards.items() if total is not None}
+    _finish(path, settings, rows, list(shards), hashes, report, statistics)
+
+
+def _finish(
+    path: Path,
+    settings: Mapping[str, Any],
+    rows: Sequence[pa.Table],
+    files: Sequence[str],
+    hashes: Mapping[str, str],
+    report: Mapping[str, Any] | None,
+    statistics: Mapping[str, Statistics] | None,
+) -> None:
+    if not rows:
+        raise StoreError("a store needs at least one place", got="none", where=path, do="check the source")
+    table = pa.concat_tables(rows).combine_chunks()
+    with commit(path / INDEX_FILE) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+    first_rows = table.filter(pc.equal(table["season"], 0))
+    splits = {entry["values"]: entry["counts"] for entry in first_rows["split"].value_counts().to_pylist()}
+    sensors = {name: dict(facts) for name, facts in settings["sensors"].items()}
+    for name, measured in (statistics or {}).items():
+        sensors[name]["statistics"] = {
+            product: {band: list(numbers) for band, numbers in bands.items()} for product, bands in measured.items()
+        }
+    meta = {
+        **settings,
+        "sensors": sensors,
+        "places": first_rows.num_rows,
+        "samples": table.num_rows,
+        "splits": dict(sorted(splits.items())),
+        "index": _file_facts(path, INDEX_FILE),
+        "shards": [_file_facts(path, name, hashes.get(name)) for name in files],
+        "report": dict(report or {}),
+    }
+    write_json(path / META_FILE, {**meta, "digest": digest(meta)})
+
+
+def _require_same_settings(begun: Mapping[str, Any], settings: Mapping[str, Any], where: Path) -> None:
+    wanted = json.loads(json.dumps(settings))
+    differing = [name for name in begun if wanted.get(name) != begun[name]]
+    if differing:
+        raise StoreError(
+            "a store was begun here with other settings",
+            got={name: wanted.get(name) for name in differing},
+            expected={name: begun[name] for name in differing},
+            where=where,
+            do="continue with the settings of the store, or choose another path",
+        )
 
 
 def remove_unfinished(path: Path) -> None:

@@ -8,18 +8,16 @@ that is how a band that went missing in one file shows.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cromss.data.record import PlaceRecord
 from cromss.data.set_statistics import SetStatistics
 from cromss.data.sources.source import Scene, Source, Tally
-from cromss.data.store_shard import stored_bytes
-from cromss.errors import ArgumentError, BandError, DataError
+from cromss.errors import BandError, DataError
 from cromss.geo.legend import IGNORE, Legend
 
 __all__ = ["Survey", "refusal", "refusal_row", "refuse_other_bands", "summarize", "survey_scene"]
@@ -29,14 +27,14 @@ _SHOWN = 20  # refusals printed in full
 
 @dataclass(kw_only=True)
 class Count:
-    """Sums over the places of one split. labels: pixels of each value 0..255; pixels counts each season."""
+    """Sums over the places of one split. labels: value -> pixels, of values that occur; pixels counts each season."""
 
     places: int = 0
     samples: int = 0
     pixels: int = 0
     no_data: int = 0
     with_truth: int = 0
-    labels: NDArray[np.int64] = field(default_factory=lambda: np.zeros(256, np.int64))
+    labels: Counter[int] = field(default_factory=Counter)
 
     def add(self, record: PlaceRecord) -> None:
         self.places += 1
@@ -45,24 +43,25 @@ class Count:
         self.no_data += int(record.valid.size - record.valid.sum())
         self.with_truth += record.truth is not None
         if record.labels is not None:
-            self.labels += np.bincount(record.labels.ravel(), minlength=256)
+            values = np.bincount(record.labels.ravel())
+            self.labels.update({value: int(values[value]) for value in values.nonzero()[0].tolist()})
 
     def merge(self, other: Count) -> None:
         for name in ("places", "samples", "pixels", "no_data", "with_truth"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
-        self.labels += other.labels
+        self.labels.update(other.labels)
 
 
 @dataclass(kw_only=True)
 class Survey:
     """One scene: its records, their sums by split, and the error if it can not be used.
 
-    sizes: id -> bytes in the store, in the order of the records.
+    ids: those of its records, in their order.
     """
 
     scene: Scene
     tally: Tally = field(default_factory=Tally)
-    sizes: dict[str, int] = field(default_factory=dict)
+    ids: list[str] = field(default_factory=list)
     counts: dict[str, Count] = field(default_factory=dict)
     error: DataError | None = None
 
@@ -72,29 +71,31 @@ class Survey:
         return frozenset((key, bands) for key, listed in self.tally.listed.items() for bands in listed)
 
 
-def survey_scene(source: Source, scene: Scene, edition: str, statistics: SetStatistics) -> Survey:
-    """Read all of a scene, for a store of that edition; what makes it unusable is kept, not raised.
+def survey_scene(
+    source: Source, scene: Scene, statistics: SetStatistics, take: Callable[[PlaceRecord], object]
+) -> Survey:
+    """Read all of a scene, and hand on its records; what makes it unusable is kept, not raised.
 
-    statistics: the scene is counted in them, too; of one with an error they mean nothing.
+    statistics: the scene is counted in them, too; of one with an error they mean nothing, nor do its records.
     """
     survey = Survey(scene=scene)
     try:
         for record in source.records(scene, survey.tally):
-            if record.id in survey.sizes:
-                raise ArgumentError("a scene hands on two records of one id", got=record.id, where=scene.id)
-            survey.sizes[record.id] = stored_bytes(record, edition)
+            survey.ids.append(record.id)
             survey.counts.setdefault(record.split, Count()).add(record)
             statistics.add(record)
+            take(record)
     except DataError as error:
         survey.error = error
     return survey
 
 
-def refuse_other_bands(surveys: Sequence[Survey], titles: Mapping[str, str]) -> None:
+def refuse_other_bands(surveys: Sequence[Survey], titles: Mapping[str, str]) -> list[Survey]:
     """Give an error to each scene with a file that lists other bands than most files of its sensor and product.
 
-    titles: sensor -> its name for people.
+    titles: sensor -> its name for people. Returns the surveys that have an error now and had none.
     """
+    refused = []
     usual: dict[tuple[str, str], Counter[tuple[str, ...]]] = {}
     for survey in surveys:
         for key, listed in survey.tally.listed.items():
@@ -111,6 +112,8 @@ def refuse_other_bands(surveys: Sequence[Survey], titles: Mapping[str, str]) -> 
                         where=path,
                         do="write the file again like the others, or prepare it as a set of its own",
                     )
+                    refused.append(survey)
+    return refused
 
 
 def refusal(refused: Sequence[Survey], total: int) -> DataError:
@@ -169,14 +172,14 @@ def summarize(surveys: Iterable[Survey], legend: Legend) -> dict[str, Any]:
 
 
 def _describe(count: Count, legend: Legend) -> dict[str, Any]:
-    labelled = int(count.labels[:IGNORE].sum())
+    labelled = count.labels.total() - count.labels[IGNORE]
     return {
         "places": count.places,
         "samples": count.samples,
         "pixels": count.pixels,
         "no_data_share": _share(count.no_data, count.pixels),
         "labelled_share": _share(labelled, count.pixels),
-        "class_shares": {name: _share(int(count.labels[index]), labelled) for index, name in enumerate(legend.names)},
+        "class_shares": {name: _share(count.labels[index], labelled) for index, name in enumerate(legend.names)},
     }
 
 
