@@ -16,6 +16,7 @@ ROOMS = [
     "errors",
     "files",
     "memory",
+    "compiled",
     "pickles",
     "config",
     "workers",

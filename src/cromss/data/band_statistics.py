@@ -78,15 +78,16 @@ class BandCounts:
         values_BN = image_BHW.reshape(len(self.bands), -1) if valid_HW.all() else image_BHW[:, valid_HW]
         if not values_BN.size:
             return
-        histogram_BN = self._histogram(values_BN)
+        from cromss.data.pixel_sums import pixel_sums  # the compiler is loaded where pixels are counted
+
+        low, bins = self._edges[0], len(self._edges) - 1
+        step = (self._edges[-1] - low) / bins
+        histogram_BN, total_B, squares_B = pixel_sums(np.ascontiguousarray(values_BN), low, step, bins)
         self.images += 1
         self.pixels += values_BN.shape[1]
         self.histogram_BN += histogram_BN
-        total_B = values_BN.sum(axis=1, dtype=np.float64)
         self.total_B += total_B
-        exact = np.float64 if values_BN.dtype == np.int32 else np.float32
-        wide: NDArray[Any] = values_BN.astype(exact)
-        self.squares_B += np.einsum("bn,bn->b", wide, wide, dtype=np.float64)
+        self.squares_B += squares_B
         if self._known.name == "s2":
             self._look(name, histogram_BN, total_B / values_BN.shape[1])
             if "B10" in self.bands:
@@ -102,16 +103,6 @@ class BandCounts:
         self.looks_like.update(other.looks_like)
         for sign, names in other.named.items():
             self.named[sign] = (self.named.get(sign, []) + names)[:_NAMED]
-
-    def _histogram(self, values_BN: NDArray[Any]) -> NDArray[np.int64]:
-        bins, low = len(self._edges) - 1, self._edges[0]
-        step = (self._edges[-1] - low) / bins
-        if self._known.name == "s2" and values_BN.dtype == np.uint16:  # from 0 in steps of 64: a shift by 6 bits
-            place_BN = np.minimum(values_BN >> 6, bins - 1).astype(np.intp)
-        else:
-            place_BN = np.clip((values_BN - low) / step, 0, bins - 1).astype(np.intp)
-        place_BN += np.arange(len(self.bands))[:, None] * bins
-        return np.bincount(place_BN.ravel(), minlength=len(self.bands) * bins).reshape(-1, bins)
 
     def _look(self, name: str, histogram_BN: NDArray[np.int64], mean_B: NDArray[np.float64]) -> None:
         """Note what one image looks like; an offset is taken off before the product is judged."""

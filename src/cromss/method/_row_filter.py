@@ -6,9 +6,8 @@ Out: the filtered mass of each class that occurs, written into its plane of an a
     down    v_i = g_0 m_i + sum_d g_d (m_{i-d} + m_{i+d})      rows m_i hold all classes side by side
     across  the same with v_i shifted by d; what mixes neighbouring classes lies in the surroundings, and is not kept
 
-The one part of the package that is compiled, by Numba on first use (three seconds, then kept on disk where that can be
-written): 25 taps as PyTorch or NumPy calls move every plane through the memory dozens of times. On other devices, and
-inside torch.compile, `smoothing` multiplies with matrices instead; tests hold both ways to one another.
+It is compiled: 25 taps as PyTorch or NumPy calls move every plane through the memory dozens of times. On other devices,
+and inside torch.compile, `smoothing` multiplies with matrices instead; tests hold both ways to one another.
 
 Legend of shapes: T seasons, C classes, K classes that occur, H height, W width, R pixels that the kernel reaches,
 P = H + 2 R, Q = W + 2 R, X = K Q, one row.
@@ -16,30 +15,15 @@ P = H + 2 R, Q = W + 2 R, X = K Q, one row.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from cromss.compiled import compiled
+
 __all__ = ["blur_rows", "class_rows"]
 
-# sums may be taken in another order, and a b + c rounded once; NaN and infinity keep their meaning
-_ANY_ORDER = {"reassoc", "contract", "nsz"}
 
-
-def _compiled(**options: Any) -> Callable[[Any], Any]:
-    def compile_or_load(function: Any) -> Any:
-        try:
-            return numba.njit(cache=True, nogil=True, **options)(function)
-        except RuntimeError:  # no folder that a cache could be written to
-            return numba.njit(nogil=True, **options)(function)
-
-    return compile_or_load
-
-
-@_compiled()
+@compiled()
 def class_rows(
     labels_TPQ: NDArray[np.int64], weight_T: NDArray[np.float32], num_classes: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64], bool]:
@@ -67,7 +51,7 @@ def class_rows(
     return mass_PX, class_K, not occurs_C[num_classes]
 
 
-@_compiled(fastmath=_ANY_ORDER)
+@compiled(any_order=True)
 def blur_rows(
     mass_PX: NDArray[np.float32], class_K: NDArray[np.int64], taps: NDArray[np.float32], out_CHW: NDArray[np.float32]
 ) -> None:
@@ -97,13 +81,13 @@ def blur_rows(
             out_CHW[name, row] = across_X[first : first + width]
 
 
-@_compiled(fastmath=_ANY_ORDER)
+@compiled(any_order=True)
 def _scale(out_X: NDArray[np.float32], factor: float, values_X: NDArray[np.float32]) -> None:
     for x in range(out_X.size):
         out_X[x] = factor * values_X[x]
 
 
-@_compiled(fastmath=_ANY_ORDER)
+@compiled(any_order=True)
 def _add_taps(
     out_X: NDArray[np.float32],
     near: float,
