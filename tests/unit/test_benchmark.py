@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -50,27 +51,30 @@ promises:
 COMMAND = """
 import json, pathlib, sys
 import yaml
-command, _, path = sys.argv[1:]
-settings = yaml.safe_load(open(path))
-out = pathlib.Path(settings["out"])
-out.mkdir(parents=True, exist_ok=True)
-with (pathlib.Path(__file__).parent / "diary").open("a") as diary:
-    diary.write(command + "\\n")
-if command == "pretrain":
-    value = {"single": 0.2, "no_selection": 0.3, "cromss": 0.32}[settings["method"]] + 0.01 * settings["seed"]
-    (out / "value").write_text(str(value))
-if command == "evaluate":
-    value = float((pathlib.Path(settings["checkpoint"]) / "value").read_text())
-    summary = {"s2_oa": 0.5, "s2_truth_oa": value, "label_accuracy": 0.7, "s2_selected_precision": 0.9}
-    (out / "scores.json").write_text(json.dumps({"summary": summary}))
-if command == "transfer":
-    random = settings.get("init") == "random"
-    value = 0.1 if random else float((pathlib.Path(settings["checkpoint"]) / "value").read_text())
-    runs = [
-        {"draw": d, "seed": s, "scores": {"oa": value, "aa": None, "miou": value + 0.001 * d + 0.002 * s, "mf1": value}}
-        for d in range(settings["draws"]) for s in settings["seeds"]
-    ]
-    (out / "scores.json").write_text(json.dumps({"runs": runs}))
+def main():
+    command, _, path = sys.argv[1:]
+    settings = yaml.safe_load(open(path))
+    out = pathlib.Path(settings["out"])
+    out.mkdir(parents=True, exist_ok=True)
+    with (pathlib.Path(__file__).parent / "diary").open("a") as diary:
+        diary.write(command + "\\n")
+    if command == "pretrain":
+        value = {"single": 0.2, "no_selection": 0.3, "cromss": 0.32}[settings["method"]] + 0.01 * settings["seed"]
+        (out / "value").write_text(str(value))
+    if command == "evaluate":
+        value = float((pathlib.Path(settings["checkpoint"]) / "value").read_text())
+        summary = {"s2_oa": 0.5, "s2_truth_oa": value, "label_accuracy": 0.7, "s2_selected_precision": 0.9}
+        (out / "scores.json").write_text(json.dumps({"summary": summary}))
+    if command == "transfer":
+        random = settings.get("init") == "random"
+        value = 0.1 if random else float((pathlib.Path(settings["checkpoint"]) / "value").read_text())
+        runs = [
+            {"draw": d, "seed": s,
+             "scores": {"oa": value, "aa": None, "miou": value + 0.001 * d + 0.002 * s, "mf1": value}}
+            for d in range(settings["draws"]) for s in settings["seeds"]
+        ]
+        (out / "scores.json").write_text(json.dumps({"runs": runs}))
+    return 0
 """
 
 
@@ -81,9 +85,11 @@ del SMALL["pretraining"]["arms"]["s2_alone"], SMALL["transfer"]["tasks"]["s1-fro
 
 def start(folder: Path, command: str = COMMAND):
     (folder / "recipe.yaml").write_text(yaml.safe_dump(SMALL, sort_keys=False))
-    (folder / "command.py").write_text(command)
+    (folder / "commands_of_tests.py").write_text(command)
     config = BenchmarkConfig(recipe=str(folder / "recipe.yaml"), out=str(folder / "out"))
-    return benchmark(config, command=(sys.executable, str(folder / "command.py")))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(folder), *sys.path]))
+        return benchmark(config, program=("commands_of_tests",))
 
 
 @pytest.fixture(scope="module")
@@ -172,7 +178,12 @@ def test_a_second_call_runs_nothing_and_gives_the_same_tables(folder, result):
 
 def test_a_job_that_fails_names_its_log_and_no_table_is_written(tmp_path):
     with pytest.raises(TrainingError, match="ZeroDivisionError") as caught:
-        start(tmp_path, COMMAND + '\nif command == "pretrain": 1 / 0\n')
+        start(
+            tmp_path,
+            COMMAND.replace(
+                'if command == "pretrain":', 'if command == "pretrain": 1 / 0\n    if command == "pretrain":'
+            ),
+        )
     assert Path(caught.value.where).name == "log.txt"
     assert not (tmp_path / "out" / "table.json").exists()
 

@@ -20,46 +20,57 @@ from cromss.training.stop import EXIT_STOPPED
 WORKER = """
 import json, os, pathlib, sys, time
 import yaml
-command, flag, path = sys.argv[1:]
-settings = yaml.safe_load(open(path))
-out = pathlib.Path(settings["out"])
-out.mkdir(parents=True, exist_ok=True)
-diary = pathlib.Path(settings["diary"])
-def note(event):
-    with diary.open("a") as file:
-        file.write(json.dumps([settings["me"], event, time.monotonic(), os.environ["OMP_NUM_THREADS"]]) + "\\n")
-note("start")
-if settings.get("data") and not (pathlib.Path(settings["data"]) / "result").exists():
-    sys.exit("my data is not there")
-time.sleep(settings.get("sleep", 0.0))
-if settings.get("fail") and not pathlib.Path(settings["fail"]).exists():
-    print("the lake is on fire", file=sys.stderr)
-    sys.exit(3)
-(out / "result").write_text(command)
-note("end")
+def main():
+    command, flag, path = sys.argv[1:]
+    settings = yaml.safe_load(open(path))
+    out = pathlib.Path(settings["out"])
+    out.mkdir(parents=True, exist_ok=True)
+    diary = pathlib.Path(settings["diary"])
+    def note(event):
+        with diary.open("a") as file:
+            file.write(json.dumps([settings["me"], event, time.monotonic(), os.environ["OMP_NUM_THREADS"]]) + "\\n")
+    note("start")
+    (out / "seen").write_text(f"{os.getpid()} {os.getppid()} {sorted(os.environ)}")
+    if settings.get("data") and not (pathlib.Path(settings["data"]) / "result").exists():
+        sys.exit("my data is not there")
+    time.sleep(settings.get("sleep", 0.0))
+    if settings.get("die"):
+        os.kill(os.getpid(), 9)
+    if settings.get("fail") and not pathlib.Path(settings["fail"]).exists():
+        print("the lake is on fire", file=sys.stderr)
+        return 3
+    (out / "result").write_text(command)
+    note("end")
+    return 0
 """
 
 
 @pytest.fixture
-def bench(tmp_path):
-    script = tmp_path / "worker.py"
-    script.write_text(WORKER)
+def bench(tmp_path, monkeypatch):
+    (tmp_path / "worker_of_tests.py").write_text(WORKER)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
     diary = tmp_path / "diary"
     said = []
 
     def job(name, needs=(), **settings):
         return Job(name=name, command="work", settings={"me": name, "diary": str(diary), **settings}, needs=needs)
 
+    def place(jobs):
+        return place_jobs(jobs, tmp_path / "jobs")
+
     def run(jobs, at_a_time=2, threads=1):
-        places = place_jobs(jobs, tmp_path / "jobs")
-        command = (sys.executable, str(script))
-        run_jobs(jobs, places, at_a_time=at_a_time, threads=threads, say=said.append, command=command)
+        places = place(jobs)
+        run_jobs(
+            jobs, places, at_a_time=at_a_time, threads=threads, say=said.append, program=("worker_of_tests", "json")
+        )
         return places
 
     def events():
         return [json.loads(line) for line in diary.read_text().splitlines()] if diary.exists() else []
 
-    return type("Bench", (), {"job": staticmethod(job), "run": staticmethod(run), "events": events, "said": said})
+    functions = {"job": staticmethod(job), "place": staticmethod(place), "run": staticmethod(run)}
+    return type("Bench", (), {**functions, "events": events, "said": said})
 
 
 def test_a_job_starts_after_what_it_refers_to_and_gets_its_run_folder(bench):
@@ -132,12 +143,32 @@ def test_a_stop_signal_stops_the_jobs_before_the_command_leaves(bench):
     assert [name for name, event, *_ in bench.events() if event == "end"] == []
 
 
-def test_the_environment_changes_no_setting_of_a_job(bench, tmp_path, monkeypatch):
+def test_the_environment_changes_no_setting_of_a_job(bench, monkeypatch):
     monkeypatch.setenv("CROMSS_WORK__LR", "7")
-    shown = "import os, pathlib, sys; pathlib.Path(sys.argv[-1]).with_name('seen').write_text(str(sorted(os.environ)))"
-    places = place_jobs([bench.job("a")], tmp_path / "jobs")
-    run_jobs([bench.job("a")], places, at_a_time=1, threads=1, say=print, command=(sys.executable, "-c", shown))
-    assert "CROMSS_" not in (places["a"].folder / "seen").read_text()
+    places = bench.run([bench.job("a")])
+    assert "CROMSS_" not in (places["a"].run / "seen").read_text()
+
+
+def test_jobs_are_processes_of_their_own_with_one_host_for_as_many_as_run_after_each_other(bench):
+    places = bench.run([bench.job(name) for name in "abc"], at_a_time=1)
+    jobs, hosts = zip(*((places[name].run / "seen").read_text().split()[:2] for name in "abc"), strict=True)
+    assert len(set(jobs)) == 3
+    assert len(set(hosts)) == 1
+
+
+def test_a_job_that_is_killed_and_one_that_cannot_start_are_errors(bench):
+    with pytest.raises(TrainingError, match="exit code -9"):
+        bench.run([bench.job("killed", die=True)])
+    jobs = [bench.job("orphan")]
+    with pytest.raises(TrainingError, match="job orphan failed with exit code 1"):
+        run_jobs(
+            jobs,
+            bench.place(jobs),
+            at_a_time=1,
+            threads=1,
+            say=print,
+            program=("worker_of_tests", "no_such_module"),
+        )
 
 
 def test_a_job_before_what_it_needs_is_refused_before_anything_starts(bench):

@@ -49,10 +49,11 @@ class Result:
     content: Mapping[str, Any]
 
 
-def benchmark(config: BenchmarkConfig, *, command: Sequence[str] = THIS_PACKAGE) -> Result:
+def benchmark(config: BenchmarkConfig, *, program: Sequence[str] = THIS_PACKAGE) -> Result:
     """Run what a recipe still lacks, and write table.json, table.csv and table.md into `config.out`.
 
-    `command` starts one job; it is given the job's own command and `--config FILE`.
+    `program` runs one job: a module whose `main()` reads the job's own command and `--config FILE` from the command
+    line, and modules that are imported once for all jobs.
     Raises ConfigError for a recipe that cannot work, before anything runs, and TrainingError naming the log of a job
     that failed; what had finished stays, and the same command goes on from there.
     """
@@ -62,7 +63,7 @@ def benchmark(config: BenchmarkConfig, *, command: Sequence[str] = THIS_PACKAGE)
     places = place_jobs(jobs, out / "jobs")
     say(f"{recipe.title}: {len(jobs)} jobs, {config.jobs} at a time, in {out / 'jobs'}")
     began = time.time()
-    run_jobs(jobs, places, at_a_time=config.jobs, threads=config.threads, say=say, command=command)
+    run_jobs(jobs, places, at_a_time=config.jobs, threads=config.threads, say=say, program=program)
     content = {
         **tabulate(recipe, list(collect(recipe, places))),
         "version": __version__,

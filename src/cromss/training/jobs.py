@@ -13,14 +13,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import select
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import yaml
 
@@ -31,11 +33,18 @@ from cromss.training.stop import StopSignal
 
 __all__ = ["THIS_PACKAGE", "Job", "Place", "place_jobs", "run_jobs"]
 
-THIS_PACKAGE = (sys.executable, "-m", "cromss")
-"""How a job is started: this Python, this package."""
+THIS_PACKAGE = (
+    "cromss.__main__",
+    "cromss.commands",
+    "cromss.training.transfer",
+    "cromss.training.evaluate",
+    "cromss.data.synthetic",
+)
+"""The program of a job, and what is imported once for all jobs."""
 
 _POLL_SECONDS = 0.1
 _STOP_SECONDS = 60.0  # a job that was asked to stop may save its checkpoint first
+_END_SECONDS = 10.0  # a host without a job ends at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +125,7 @@ def run_jobs(
     at_a_time: int,
     threads: int,
     say: Callable[[str], None],
-    command: Sequence[str] = THIS_PACKAGE,
+    program: Sequence[str] = THIS_PACKAGE,
 ) -> None:
     """Run all jobs that have not finished yet, `at_a_time` of them together with `threads` CPU threads each.
 
@@ -129,52 +138,67 @@ def run_jobs(
     waiting = [job for job in jobs if job.name not in done]
     if done:
         say(f"{len(done)} of {len(jobs)} jobs had finished before")
-    running: dict[str, _Running] = {}
+    running: dict[str, _Host] = {}
+    idle: list[_Host] = []
     with ExitStack() as stack:
         stop = stack.enter_context(StopSignal())
-        stack.callback(lambda: _stop_all(running))
+        stack.callback(lambda: _end_all(running, idle))
         while waiting or running:
             if stop.requested():
                 stop.leave()
             ready = [job for job in waiting if done.issuperset(job.requires)]
             for job in ready[: at_a_time - len(running)]:
-                running[job.name] = _Running.start(job, places[job.name], threads, command)
+                running[job.name] = idle.pop() if idle else _Host(threads, program)
+                running[job.name].start(job, places[job.name])
                 waiting.remove(job)
-            for name in [name for name, process in running.items() if process.poll() is not None]:
-                running.pop(name).conclude()
+            ended = {name: code for name, host in running.items() if (code := host.code()) is not None}
+            for name, code in ended.items():
+                idle.append(running.pop(name))
+                idle[-1].conclude(code)
                 done.add(name)
                 say(f"{len(done)}/{len(jobs)}  {name}  {places[name].seconds():.0f} s")
             time.sleep(_POLL_SECONDS)
 
 
-class _Running:
-    """A started process and its open log."""
+class _Host:
+    """A process that runs jobs one after another (see `job_host.py`), and the job that it runs now."""
 
-    def __init__(self, job: Job, place: Place, process: subprocess.Popen[bytes], log: IO[bytes]) -> None:
-        self.job, self.place, self.process, self.log = job, place, process, log
-        self.started = time.monotonic()
-
-    @classmethod
-    def start(cls, job: Job, place: Place, threads: int, command: Sequence[str]) -> _Running:
-        with commit(place.folder / "job.yaml") as temporary:
-            temporary.write_text(yaml.safe_dump(dict(place.settings), sort_keys=False), encoding="utf-8")
-        log = place.log.open("ab")
-        line = [*command, job.command, "--config", str(place.folder / "job.yaml")]
+    def __init__(self, threads: int, program: Sequence[str]) -> None:
         # One thread count for every library below torch: more than the cores there are slows all jobs down.
         limits = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
         # job.yaml alone decides: a setting from the environment would be in no fingerprint
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("CROMSS_")}
-        environment = {**inherited, **limits}
-        process = subprocess.Popen(line, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment)  # noqa: S603 - our own command, no shell
-        return cls(job, place, process, log)
+        self._process = subprocess.Popen(  # noqa: S603 - our own command, no shell
+            [sys.executable, "-m", "cromss.training.job_host", *program],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**inherited, **limits},
+            start_new_session=True,  # Ctrl-C reaches this process alone, which then asks the jobs to save and stop
+        )
+        self._requests, self._codes = cast("IO[bytes]", self._process.stdin), cast("IO[bytes]", self._process.stdout)
 
-    def poll(self) -> int | None:
-        return self.process.poll()
+    def start(self, job: Job, place: Place) -> None:
+        """Let the job begin."""
+        with commit(place.folder / "job.yaml") as temporary:
+            temporary.write_text(yaml.safe_dump(dict(place.settings), sort_keys=False), encoding="utf-8")
+        self.job, self.place, self.started = job, place, time.monotonic()
+        arguments = [job.command, "--config", str(place.folder / "job.yaml")]
+        request = {"arguments": arguments, "log": str(place.log)}
+        place.log.touch()
+        with suppress(BrokenPipeError):  # a host that died while it was importing is found by `code`
+            self._requests.write(json.dumps(request).encode() + b"\n")
+            self._requests.flush()
 
-    def conclude(self) -> None:
+    def code(self, seconds: float = 0.0) -> int | None:
+        """The exit code of the job, or None if it still runs after `seconds`."""
+        ready, _, _ = select.select([self._codes], [], [], seconds)
+        if not ready:
+            return None
+        line = self._codes.readline()
+        return int(line) if line else self._process.wait() or -1  # no line: the host itself has died
+
+    def conclude(self, code: int) -> None:
         """Note the end of the job. Raises TrainingError if it did not end well."""
-        self.log.close()
-        code = self.process.returncode
         if code != 0:
             raise TrainingError(
                 f"job {self.job.name} failed with exit code {code}",
@@ -185,20 +209,33 @@ class _Running:
         seconds = round(time.monotonic() - self.started, 1)
         write_json(self.place.finished, {"fingerprint": self.place.fingerprint, "seconds": seconds})
 
+    def ask_to_stop(self) -> None:
+        """Have the running job save what it has and end."""
+        self._process.terminate()
+
+    def end(self) -> None:
+        """End the host, which runs no job, or none that has heeded."""
+        with suppress(BrokenPipeError):
+            self._requests.close()
+        try:
+            self._process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        self._codes.close()
+
 
 def _last_lines(path: Path, count: int = 8) -> str:
     lines = [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     return "\n       ".join(lines[-count:]) or "it said nothing"
 
 
-def _stop_all(running: Mapping[str, _Running]) -> None:
+def _end_all(running: Mapping[str, _Host], idle: Sequence[_Host]) -> None:
     """Ask what still runs to stop, and wait: nobody may write into the folders after this command has ended."""
-    for job in running.values():
-        job.process.terminate()
-    for job in running.values():
-        try:
-            job.process.wait(_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            job.process.kill()
-            job.process.wait()
-        job.log.close()
+    for host in running.values():
+        host.ask_to_stop()
+    asked = time.monotonic()
+    for host in running.values():
+        host.code(max(0.0, asked + _STOP_SECONDS - time.monotonic()))
+    for host in (*running.values(), *idle):
+        host.end()
