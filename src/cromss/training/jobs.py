@@ -194,8 +194,11 @@ class _Host:
         ready, _, _ = select.select([self._codes], [], [], seconds)
         if not ready:
             return None
-        line = self._codes.readline()
-        return int(line) if line else self._process.wait() or -1  # no line: the host itself has died
+        if line := self._codes.readline():
+            return int(line)
+        with suppress(ProcessLookupError):  # the host itself has died, and must not leave its job behind
+            os.killpg(self._process.pid, signal.SIGKILL)
+        return self._process.wait() or -1
 
     def conclude(self, code: int) -> None:
         """Note the end of the job. Raises TrainingError if it did not end well."""
