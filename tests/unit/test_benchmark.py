@@ -131,6 +131,25 @@ def test_paired_arms_differ_in_nothing_but_what_their_arm_says():
     assert (untrained["encoder"], untrained["bands"], untrained["normalization"]) == ("tu-cromss_narrow", "9", "paper")
 
 
+def test_an_arm_with_data_of_its_own_is_pretrained_and_scored_on_these():
+    def change(content):
+        content["data"]["chance"] = {"synthesize": {"design": "idiosyncratic"}}
+        content["pretraining"]["arms"]["plain"]["data"] = "chance"
+
+    jobs = {job.name: job for job in plan(parse(change), threads=1)}
+    assert jobs["data.chance.d1"].settings["design"] == "idiosyncratic"
+    assert jobs["pretrain.plain.d1.s0"].settings["data"] == "@data.chance.d1"
+    assert jobs["score.validation.plain.d1.s0"].settings["data"] == "@data.chance.d1"
+    assert jobs["pretrain.cromss.d1.s0"].settings["data"] == "@data.world.d1"
+
+
+def test_data_of_an_arm_that_do_not_exist_and_data_for_all_arms_among_the_common_settings_are_refused():
+    with pytest.raises(ConfigError, match="unknown data of arm 'plain'"):
+        parse(lambda content: content["pretraining"]["arms"]["plain"].update(data="nowhere"))
+    with pytest.raises(ConfigError, match="the common settings"):
+        parse(lambda content: content["pretraining"]["common"].update(data="world"))
+
+
 def test_the_table_holds_means_spreads_and_paired_differences_of_the_runs(result):
     content = result.content
     rows = {(row["table"], row["arm"], row["metric"]): row for row in content["means"]}

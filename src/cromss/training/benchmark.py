@@ -102,7 +102,7 @@ def plan(recipe: Recipe, *, threads: int) -> list[Job]:
 
 
 def _data_jobs(recipe: Recipe, data_seed: int, earlier: Sequence[Job]) -> Iterator[Job]:
-    used = {recipe.pretrain_data, *(str(settings["data"]) for settings in recipe.tasks.values())}
+    used = {*(arm.data for arm in recipe.arms.values()), *(str(settings["data"]) for settings in recipe.tasks.values())}
     names = {job.name for job in earlier}
     for name, source in recipe.data.items():
         job = _data_job_name(recipe, name, data_seed)
@@ -131,8 +131,8 @@ def _run_name(arm: str, data_seed: int, pretrain_seed: int | None) -> str:
 
 def _arm_jobs(recipe: Recipe, name: str, data_seed: int, pretrain_seed: int | None, threads: int) -> Iterator[Job]:
     arm, run = recipe.arms[name], _run_name(name, data_seed, pretrain_seed)
-    store = _store(recipe, recipe.pretrain_data, data_seed)
     if arm.settings is not None:
+        store = _store(recipe, arm.data, data_seed)
         settings = {**arm.settings, "data": store, "seed": pretrain_seed, "threads": threads}
         yield Job(name=f"pretrain.{run}", command="pretrain", settings=settings)
         for split in recipe.splits:

@@ -6,7 +6,8 @@ In: the file. Out: a Recipe whose every setting is one that its command knows, o
     data_seeds         seeds of the synthetic data (default [0]); everything below is run once for each
     data               name -> {synthesize: settings} or {prepare: settings} or {store: path}
     pretraining        data: name;  seeds: [...];  common: settings;  arms: name -> settings over the common ones,
-                       or `random` / `imagenet` for an encoder that is not pretrained here
+                       or `random` / `imagenet` for an encoder that is not pretrained here; an arm may name data of its
+                       own, and is then scored on these
     scoring            splits: [...];  label_source: truth or labels: how each pretrained network is scored itself
     transfer           common: settings;  tasks: name -> settings over the common ones, with data: name
     comparisons        [arm, arm]: the paired difference of the first minus the second
@@ -48,9 +49,10 @@ class DataSource:
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """One way to get an encoder: `settings` of a pretraining, or `init` without one."""
+    """One way to get an encoder: `settings` of a pretraining on `data`, or `init` without one."""
 
     settings: Settings | None
+    data: str = ""
     init: str = "checkpoint"
 
     def has(self, sensor: str) -> bool:
@@ -82,7 +84,6 @@ class Recipe:
     about: str
     data_seeds: tuple[int, ...]
     data: Mapping[str, DataSource]
-    pretrain_data: str
     pretrain_seeds: tuple[int, ...]
     arms: Mapping[str, Arm]
     splits: tuple[str, ...]
@@ -129,8 +130,10 @@ def parse_recipe(content: Any, *, text: str, where: Path, root: str | Path | Non
     )
     _one_of(pretraining["data"], data, "pretraining data", where)
     common = _named(pretraining.get("common"), "common settings", where)
+    _refuse_reserved(common, ("data",), "the common settings", where)
     arms = {
-        name: _arm(name, entry, common, where) for name, entry in _named(pretraining["arms"], "arms", where).items()
+        name: _arm(name, entry, {"data": pretraining["data"], **common}, data, where)
+        for name, entry in _named(pretraining["arms"], "arms", where).items()
     }
     scoring = _mapping(top.get("scoring") or {}, "scoring", where, ("splits", "label_source"))
     splits = _several(scoring.get("splits"), "splits", where)
@@ -149,7 +152,6 @@ def parse_recipe(content: Any, *, text: str, where: Path, root: str | Path | Non
         about=str(top.get("about", "")).strip(),
         data_seeds=_several(top.get("data_seeds", (0,)), "data_seeds", where),
         data=data,
-        pretrain_data=pretraining["data"],
         pretrain_seeds=_several(pretraining.get("seeds", (0,)), "pretraining seeds", where),
         arms=arms,
         splits=splits,
@@ -197,7 +199,7 @@ def _rooted(name: str, settings: dict[str, Any], where: Path, root: str | Path |
     return settings
 
 
-def _arm(name: str, entry: Any, common: Settings, where: Path) -> Arm:
+def _arm(name: str, entry: Any, common: Settings, data: Settings, where: Path) -> Arm:
     if entry in ("random", "imagenet"):
         return Arm(settings=None, init=entry)
     if not isinstance(entry, Mapping):
@@ -205,9 +207,10 @@ def _arm(name: str, entry: Any, common: Settings, where: Path) -> Arm:
             f"arm {name!r} has no settings", got=entry, expected="settings, random or imagenet", where=where
         )
     settings = {**common, **entry}
-    _refuse_reserved(settings, ("data", "out", "seed", "threads"), f"arm {name!r}", where)
-    _check_settings(PretrainConfig, {**settings, "data": ".", "out": "."}, f"{where}: arm {name}")
-    return Arm(settings=settings)
+    _refuse_reserved(settings, ("out", "seed", "threads"), f"arm {name!r}", where)
+    _one_of(settings["data"], data, f"data of arm {name!r}", where)
+    _check_settings(PretrainConfig, {**settings, "out": "."}, f"{where}: arm {name}")
+    return Arm(data=settings.pop("data"), settings=settings)
 
 
 def _task(name: str, entry: Any, common: Settings, data: Settings, where: Path) -> Settings:
