@@ -91,6 +91,17 @@ def test_all_nine_classes_occur_and_none_fills_the_land(systematic: list[PlaceRe
     assert max(shares.values()) < 0.40
 
 
+def test_about_a_sixth_of_the_pixels_lies_at_a_border_of_classes(systematic: list[PlaceRecord]) -> None:
+    shares = []
+    for record in systematic:
+        for truth in np.asarray(record.truth):
+            across, down = truth[:, 1:] != truth[:, :-1], truth[1:] != truth[:-1]
+            border = np.pad(across, ((0, 0), (0, 1))) | np.pad(across, ((0, 0), (1, 0)))
+            border |= np.pad(down, ((0, 1), (0, 0))) | np.pad(down, ((1, 0), (0, 0)))
+            shares.append(border.mean())
+    assert 0.12 < np.mean(shares) < 0.20
+
+
 def test_about_a_twentieth_of_the_pixels_changes_over_the_year(systematic: list[PlaceRecord]) -> None:
     assert 0.02 < figures(systematic)["changing"] < 0.09
 

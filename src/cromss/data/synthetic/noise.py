@@ -30,10 +30,11 @@ GRAINY = tuple(SEEN.index(BANDS.index(name)) for name in ("B3", "B8", "B11"))  #
 STRIDE = 7  # px: every 7th pixel of the fitting scenes is used, few enough to be nearly independent
 BORROWED = 100.0  # pixels of common spread that each class takes in
 BLUR_PX = 1.0  # standard deviation of the blur of the probabilities
-WORLD_BIAS = 0.2  # standard deviations of the biases, in units of a score (log odds)
-PLACE_BIAS = 0.5
-SEASON_BIAS = 0.5
-LENIENT = {GRASS: 1.4, FLOODED: 0.8, TREES: 0.3}  # log odds; classes that the labeller hands out too freely
+# Standard deviations of the biases, in units of a score (log odds): most errors are those of one place or season.
+WORLD_BIAS = 0.2
+PLACE_BIAS = 1.6
+SEASON_BIAS = 1.2
+LENIENT = {GRASS: 0.7, FLOODED: 0.4, TREES: 0.15}  # log odds; classes that the labeller hands out too freely
 OPAQUE = 0.4  # opacity above which cloud or shadow decides the label
 
 BLOB_PX = 6.0

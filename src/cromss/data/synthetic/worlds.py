@@ -59,12 +59,12 @@ class World:
 
 
 PRETRAIN = World(
-    parcel=11.0, stretch=(1.0, 2.4), crops=0.9, shrub=-0.9, fallow=-1.9, woods=0.38, lakes=1.25, towns=1.35,
+    parcel=22.0, stretch=(1.0, 2.4), crops=0.9, shrub=-0.9, fallow=-1.9, woods=0.38, lakes=1.25, towns=1.35,
     highlands=-0.15, wetness=0.0, gardens=0.45, offsets=1.0, brightness=(0.0, 0.0, 0.0), decibels=(0.0, 0.0),
     cloud=0.55,
 )  # fmt: skip
 SHIFTED = World(
-    parcel=7.0, stretch=(1.4, 3.6), crops=0.0, shrub=-0.35, fallow=-1.4, woods=0.65, lakes=1.35, towns=1.05,
+    parcel=14.0, stretch=(1.4, 3.6), crops=0.0, shrub=-0.35, fallow=-1.4, woods=0.65, lakes=1.35, towns=1.05,
     highlands=-0.25, wetness=0.25, gardens=0.25, offsets=1.15, brightness=(0.10, -0.07, 0.12), decibels=(1.0, -0.8),
     cloud=0.0,
 )  # fmt: skip
