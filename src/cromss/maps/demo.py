@@ -64,7 +64,7 @@ def run_demo(config: DemoConfig) -> Path:
     }
     scene = out / "scene"
     if not (scene / "truth.tif").exists():
-        world = SyntheticWorld(name="pretrain", size=SCENE_SIZE, seasons=1, seed=LABELLER_SEED)
+        world = SyntheticWorld(name="pretrain", size=SCENE_SIZE, seasons=4, seed=LABELLER_SEED)
         write_scene(synthesize_scene(world, SCENE_SIZE, seed=SCENE_SEED), scene, world.legend)
     predict(
         PredictConfig(
