@@ -173,7 +173,7 @@ class _Host:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**inherited, **limits},
-            start_new_session=True,  # Ctrl-C reaches this process alone, which then asks the jobs to save and stop
+            process_group=0,  # Ctrl-C reaches this process alone, which then asks the jobs to save and stop
         )
         self._requests, self._codes = cast("IO[bytes]", self._process.stdin), cast("IO[bytes]", self._process.stdout)
 
