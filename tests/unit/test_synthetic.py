@@ -24,6 +24,7 @@ from cromss.data.synthetic import (
     write_scene,
 )
 from cromss.data.synthetic.fields import cells, correlated, edges, generator, number, uniform
+from cromss.data.synthetic.noise import _bias_field
 from cromss.data.synthetic.scenes import recipe
 from cromss.data.synthetic.spectra import SPREAD
 from cromss.errors import ArgumentError, ConfigError, StoreError
@@ -323,6 +324,17 @@ def test_the_number_of_processes_does_not_change_the_store(tmp_path: Path) -> No
     for workers in (1, 2):
         synthesize_store(config(tmp_path / str(workers), workers=workers, design="systematic"))
     assert Store.open(tmp_path / "1").fingerprint == Store.open(tmp_path / "2").fingerprint
+
+
+def test_the_bias_of_the_labels_is_one_for_a_place_and_changes_over_a_larger_scene() -> None:
+    place = _bias_field(generator("bias"), 128)
+    assert (place == place[:, :1, :1]).all()
+    scenes = np.stack([_bias_field(generator("bias", number), 384) for number in range(40)])
+    assert scenes.std((0, 1)).min() > 0.85
+    assert scenes.std((0, 1)).max() < 1.15
+    near, far = (np.mean(scenes[:, :, 64, 64] * scenes[:, :, 64, 64 + away]) for away in (16, 256))
+    assert near > 0.8
+    assert abs(far) < 0.2
 
 
 def test_a_scene_is_written_as_rasters_on_one_grid(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ SEEN = tuple(BANDS.index(name) for name in ("B2", "B3", "B4", "B5", "B6", "B7", 
 GRAINY = tuple(SEEN.index(BANDS.index(name)) for name in ("B3", "B8", "B11"))  # bands whose local spread is a feature
 STRIDE = 7  # px: every 7th pixel of the fitting scenes is used, few enough to be nearly independent
 BORROWED = 100.0  # pixels of common spread that each class takes in
+PLACE_PX = 128  # px: the biases of a larger scene change over it as they change from place to place
 BLUR_PX = 1.0  # standard deviation of the blur of the probabilities
 # Standard deviations of the biases, in units of a score (log odds): most errors are those of one place or season.
 WORLD_BIAS = 0.2
@@ -121,15 +122,23 @@ def fit_labeller(
     )
 
 
+def _bias_field(rng: np.random.Generator, size: int) -> Array:
+    """A bias of each class, (classes, size, size), of unit variance everywhere; the same all over a single place."""
+    places = -(-size // PLACE_PX)
+    centres = np.clip((np.arange(size) + 0.5) * places / size - 0.5, 0, places - 1)
+    share = np.maximum(1 - np.abs(centres[:, None] - np.arange(places)), 0.0)
+    share /= np.sqrt((share**2).sum(1, keepdims=True))
+    return np.asarray(np.einsum("yi,cij,xj->cyx", share, rng.standard_normal((CLASSES, places, places)), share))
+
+
 def label_from_image(
     rng: np.random.Generator, labeller: Labeller, images: npt.NDArray[np.uint16], skies: Sequence[Sky]
 ) -> Labels:
     """Labels (T, H, W) that the labeller gives to images (T, 13, H, W) under their skies."""
-    here = PLACE_BIAS * rng.standard_normal(CLASSES)
+    here = PLACE_BIAS * _bias_field(rng, images.shape[2])
     labels = np.empty((len(images), *images.shape[2:]), np.uint8)
     for season, (image, sky) in enumerate(zip(images, skies, strict=True)):
-        bias = here + SEASON_BIAS * rng.standard_normal(CLASSES)
-        scores = labeller.scores(image) + bias[:, None, None]
+        scores = labeller.scores(image) + here + SEASON_BIAS * _bias_field(rng, image.shape[1])
         odds = np.exp(scores - scores.max(0))
         odds = ndimage.gaussian_filter(odds / odds.sum(0), (0, BLUR_PX, BLUR_PX), mode="nearest")
         labels[season] = np.argmax(odds, 0)
