@@ -84,11 +84,10 @@ def _table_blocks(content: Content, table: str) -> Iterator[Block]:
     if not arms:
         yield Text(text="No run has a score here.")
         return
-    rows = [[arm, *(_mean(found.get((arm, metric))) for metric in metrics)] for arm in arms]
     yield Table(
-        columns=["arm", *(f"{metric_title(metric)}, %" for metric in metrics)],
-        rows=rows,
-        caption="Mean ± sample standard deviation over the runs.",
+        columns=["%", *arms],
+        rows=[[metric_title(metric), *(_mean(found.get((arm, metric))) for arm in arms)] for metric in metrics],
+        caption="Mean ± sample standard deviation over the runs, of which there is one where no deviation is given.",
     )
     yield _bars(found, arms, metrics)
     differences = [row for row in content["differences"] if row["table"] == table and row["metric"] in metrics]
@@ -120,19 +119,20 @@ def _bars(found: Mapping[tuple[str, str], Content], arms: Sequence[str], metrics
 
 
 def _difference_table(rows: Sequence[Content]) -> Table:
+    units = dict.fromkeys(str(row["unit"]) for row in rows)
     return Table(
-        columns=["difference", "score", "mean ± half of the 95% interval, % points", "pairs", ""],
+        columns=["difference", "score", "mean ± 95%, % points", "pairs", ""],
         rows=[
             [
                 f"{row['arm']} − {row['minus']}",
                 metric_title(row["metric"]),
                 Estimate(mean=100 * row["mean"], interval=_half(row)),
-                f"{row['pairs']} ({row['unit']})",
-                Verdict(kind=_VERDICTS.get(row["verdict"], "unknown"), text=row["verdict"]),
+                int(row["pairs"]),
+                Verdict(kind=_VERDICTS.get(row["verdict"], "unknown"), text=str(row["verdict"]).split(",")[0]),
             ]
             for row in rows
         ],
-        caption="Paired differences.",
+        caption=f"Paired differences with half of their 95% interval. Pairs are {' and '.join(units)}.",
     )
 
 

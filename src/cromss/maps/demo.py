@@ -129,23 +129,20 @@ def _map_section(out: Path, legend: Legend, content: Mapping[str, Any]) -> Secti
     pictures = [
         true_colour(s2.values_BHW, SENSORS["s2"].bands),
         s1_composite(s1.values_BHW, SENSORS["s1"].bands),
+        label_picture(truth, legend),
         label_picture(labels, legend),
         label_picture(found, legend),
-        label_picture(truth, legend),
         weight_picture(confidence.astype(np.float32) / 100),
     ]
-    titles = ["Sentinel-2", "Sentinel-1", "noisy label", "CromSS map", "truth", "confidence"]
-    rows = [
-        ("", [encode_png(picture) for picture in pictures[:3]]),
-        ("", [encode_png(picture) for picture in pictures[3:]]),
-    ]
+    encoded = [encode_png(picture) for picture in pictures]
     compared = compare(labels, found, truth, legend)
     blocks: list[Block] = [
+        Gallery(titles=["Sentinel-2", "Sentinel-1", "truth"], rows=[("", encoded[:3])]),
         Gallery(
-            titles=[f"{above} / {below}" for above, below in zip(titles[:3], titles[3:], strict=True)],
-            rows=rows,
+            titles=["noisy label", "CromSS map", "confidence of the map"],
+            rows=[("", encoded[3:])],
             caption=f"{SCENE_SIZE} x {SCENE_SIZE} px that no network has seen, mapped in blended windows. "
-            f"Above: images and noisy label; below: map, truth, confidence of the map. {_sensors_in_words(content)}",
+            + _sensors_in_words(content),
             keys=[*swatches(legend), gradient("confidence 0 to 100%")],
         ),
         _map_table(compared),

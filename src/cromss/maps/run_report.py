@@ -24,6 +24,7 @@ from cromss.maps.pictures import (
     encode_png,
     error_picture,
     label_picture,
+    readable,
     s1_composite,
     sheet,
     true_colour,
@@ -193,7 +194,7 @@ def quality_section(runs: Mapping[str, Path], legend: Legend) -> Section | None:
             Figure(
                 image=bars_figure(
                     series,
-                    list(legend.names),
+                    readable(legend),
                     x_label="AUROC of the label weights",
                     colors=legend.colors,
                     limits=(0.0, 1.0),

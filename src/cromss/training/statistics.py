@@ -99,7 +99,8 @@ def paired_difference(
         unit_name = "pretrainings"
     else:
         (differences,) = by_pretraining.values()
-        unit_name = "transfer runs of one pretraining"
+        transferred = any(key.draw is not None for key in ours)
+        unit_name = "transfer runs of one pretraining" if transferred else "pretrainings"
     interval = student_interval(differences, confidence)
     return Difference(
         mean=summarize(differences).mean,
