@@ -67,11 +67,17 @@ def one_hot(labels, num_classes):
     return np.stack([(labels == c).astype(np.float64) for c in range(num_classes)], axis=-3)
 
 
+def shares_of(labels, num_classes):
+    """What stands for onehot(y): soft labels themselves, or the one-hot of hard ones, over one more axis."""
+    return np.asarray(labels, np.float64) if np.issubdtype(labels.dtype, np.floating) else one_hot(labels, num_classes)
+
+
 def label_prior(labels, season, num_classes, kind="ts", sigma=3.0, truncate=4.0):
     """One Gaussian filter for each class and each of space and time; both masses are added before the division."""
     priors = []
     for stack, drawn in zip(labels, season, strict=True):
-        space, time = one_hot(stack[drawn], num_classes), one_hot(stack, num_classes).mean(axis=0)
+        shares = shares_of(stack, num_classes)
+        space, time = shares[drawn], shares.mean(axis=0)
         mass = {"s": space, "t": time, "ts": (space + time) / 2}[kind]
         blurred = np.stack([gaussian_filter(plane, sigma, truncate=truncate, mode="reflect") for plane in mass])
         total = blurred.sum(axis=0)
@@ -82,9 +88,9 @@ def label_prior(labels, season, num_classes, kind="ts", sigma=3.0, truncate=4.0)
 def smooth_labels(labels, num_classes, prior=None, prior_weight=0.15, uniform_weight=0.05):
     if prior is None:
         prior = 1 / num_classes
-    own = one_hot(labels, num_classes)
+    own = shares_of(labels, num_classes)
     target = (1 - prior_weight - uniform_weight) * own + prior_weight * prior + uniform_weight / num_classes
-    return target * (labels != IGNORE)[:, None]
+    return target * (own.sum(axis=1, keepdims=True) > 0)
 
 
 def _weighted_mean(values, weight):

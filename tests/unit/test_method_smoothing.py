@@ -102,6 +102,78 @@ def test_smoothing_changes_neither_the_prior_nor_the_labels():
     assert torch.equal(labels, labels_before)
 
 
+def soft(classes: int, spread: float = 3.0) -> torch.Tensor:
+    """Probabilities (2, 4, C, 40, 56), none at all in a corner of one season and in a band of all."""
+    logits = torch.rand(2, 4, classes, 40, 56, generator=torch.Generator().manual_seed(classes)) * spread
+    shares = logits.softmax(2)
+    shares[0, 3, :, :30, :30] = 0
+    shares[1, :, :, 5:8] = 0
+    return shares
+
+
+@pytest.mark.parametrize("kind", ["ts", "t", "s"])
+def test_the_prior_of_soft_labels_equals_its_twin(kind):
+    shares, season = soft(5), torch.tensor([3, 0])
+    for labels in (shares, soft(5)[:, :, :, 8:]):
+        ours, theirs = label_prior(labels, season, 5, kind), twin.label_prior(labels.numpy(), season, 5, kind)
+        np.testing.assert_allclose(ours, theirs, atol=3e-7)
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_one_hot_probabilities_give_what_hard_labels_give(ignored):
+    labels, season = stack(5), torch.tensor([3, 0])
+    if ignored:
+        labels[0, 3, :30, :30] = 255
+    onehot = smooth_labels(labels.flatten(0, 1), 9, None, 0.0, 0.0).unflatten(0, (2, 4))
+    for kind in ("ts", "t", "s"):
+        prior = label_prior(labels, season, 9, kind)
+        torch.testing.assert_close(label_prior(onehot, season, 9, kind), prior, atol=1e-7, rtol=0)
+    torch.testing.assert_close(
+        smooth_labels(onehot[:, 3], 9, prior), smooth_labels(labels[:, 3], 9, prior), atol=1e-7, rtol=0
+    )
+
+
+def test_a_soft_sample_has_one_prior_whatever_its_batch():
+    shares, season = soft(5), torch.tensor([3, 0])
+    alone = torch.cat([label_prior(shares[i : i + 1], season[i : i + 1], 5) for i in range(2)])
+    assert torch.equal(label_prior(shares, season, 5), alone)
+
+
+def test_planes_of_soft_labels_as_matrix_products_equal_compiled_rows(monkeypatch):
+    shares, season = soft(5), torch.tensor([1, 2])
+    expected = label_prior(shares.half(), season, 5)
+    monkeypatch.setattr("cromss.method.smoothing.values_are_visible", lambda tensor: False)
+    torch.testing.assert_close(label_prior(shares.half(), season, 5), expected, atol=5e-7, rtol=0)
+
+
+def test_smoothed_soft_labels_equal_their_twin_and_are_0_where_there_is_no_label():
+    shares = soft(5)[:, 3]
+    prior = label_prior(soft(5), torch.tensor([3, 3]), 5)
+    for weights in ((0.15, 0.05), (0.0, 0.0), (0.4, 0.6)):
+        ours = smooth_labels(shares, 5, prior, *weights)
+        np.testing.assert_allclose(ours, twin.smooth_labels(shares.numpy(), 5, prior.numpy(), *weights), atol=1e-6)
+        assert not ours[0, :, :30, :30].any()
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (lambda p: p[:, :, :4], "soft labels have the wrong shape"),
+        (lambda p: (p * 100).to(torch.uint8), "soft labels have the wrong dtype"),
+        (lambda p: p * 100, "soft labels are out of range"),
+        (lambda p: p - 0.1, "soft labels are out of range"),
+        (lambda p: p.index_fill(1, torch.tensor(0), torch.nan), "soft labels are out of range"),
+        (lambda p: p * 0.9, "soft labels do not add up to 1"),
+    ],
+)
+def test_soft_labels_that_are_no_probabilities_are_refused(change, what):
+    shares = change(soft(5))
+    for call in (lambda: label_prior(shares, torch.tensor([0, 0]), 5), lambda: smooth_labels(shares[:, 0], 5)):
+        with pytest.raises(ArgumentError, match=what) as caught:
+            call()
+        assert caught.value.got is not None
+
+
 @pytest.mark.parametrize(
     ("call", "what"),
     [

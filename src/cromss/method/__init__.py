@@ -1,7 +1,9 @@
 """The method of CromSS as pure functions of tensors: confidence, selection, smoothing, losses.
 
 Tensors in, tensors out, on any device and in any floating point dtype (half precision computes in float32 inside), and
-without any trainer. Each module opens with its equations; `cromss_loss` is all of them in one call.
+without any trainer. Labels may be soft, the probability p_c of each class, where they say what a pixel should be
+(`label_prior`, `smooth_labels`); where they choose a class (confidence, selection) they are hard: y = argmax_c p_c.
+Each module opens with its equations; `cromss_loss` is all of them in one call.
 """
 
 from cromss.method.branches import LossOptions, cromss_loss, multi_branch_loss

@@ -19,12 +19,14 @@ from cromss.errors import ArgumentError
 __all__ = [
     "LabelIndex",
     "Prediction",
+    "SoftLabels",
     "check_choice",
     "check_fraction",
     "check_logits",
     "check_pixels",
     "index_labels",
     "predict",
+    "read_soft_labels",
     "values_are_visible",
     "widen",
 ]
@@ -41,6 +43,14 @@ class LabelIndex(NamedTuple):
     complete: bool
 
 
+class SoftLabels(NamedTuple):
+    """The probability of each class, float32, all 0 at ignored pixels, which are not valid; `complete` as above."""
+
+    share_BCHW: Tensor
+    valid_BHW: Tensor
+    complete: bool
+
+
 class Prediction(NamedTuple):
     """What the losses and confidences of one branch share, computed once; `detach` cuts all three from the graph."""
 
@@ -50,6 +60,9 @@ class Prediction(NamedTuple):
 
     def detach(self) -> Prediction:
         return Prediction(*(tensor.detach() for tensor in self))
+
+
+_SUM_TOLERANCE = 1e-3  # of the probabilities of a pixel: half precision rounds each of them
 
 
 def predict(logits: Tensor) -> Prediction:
@@ -123,3 +136,34 @@ def index_labels(labels: Tensor, num_classes: int, ignore_index: int, shape: Seq
             expected=f"0 to {num_classes - 1}, or {ignore_index} for ignored pixels",
         )
     return LabelIndex(index, valid, bool(valid.all()))
+
+
+def read_soft_labels(shares: Tensor, num_classes: int) -> SoftLabels:
+    """Probabilities (..., C, H, W) as float32, with the pixels that have any.
+
+    On the CPU what is out of [0, 1], or adds up to neither 1 nor 0, is refused.
+    """
+    if shares.shape[-3] != num_classes:
+        expected = f"(..., {num_classes}, H, W)"
+        raise ArgumentError("soft labels have the wrong shape.", got=tuple(shares.shape), expected=expected)
+    if not shares.is_floating_point():
+        expected = "a floating point dtype, probabilities in 0..1"
+        raise ArgumentError("soft labels have the wrong dtype.", got=shares.dtype, expected=expected)
+    shares = shares.float()
+    total = shares.sum(dim=-3)
+    valid = total > 0
+    if not values_are_visible(shares):
+        return SoftLabels(shares, valid, False)
+    low, high = (float(value) for value in torch.aminmax(shares))
+    if not (low >= 0.0 and high <= 1.0 + _SUM_TOLERANCE):  # also where one of them is NaN
+        raise ArgumentError(
+            "soft labels are out of range.", got=f"{low:g} to {high:g}", expected="probabilities in 0..1"
+        )
+    off = torch.where(valid, (total - 1.0).abs(), 0.0)
+    if float(off.max()) > _SUM_TOLERANCE:
+        raise ArgumentError(
+            "soft labels do not add up to 1 over the classes.",
+            got=f"a sum of {float(total.flatten()[off.argmax()]):g}",
+            expected="1, or 0 at ignored pixels",
+        )
+    return SoftLabels(shares, valid, bool(valid.all()))

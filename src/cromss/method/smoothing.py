@@ -1,9 +1,12 @@
 """Soft targets: what the labels of the neighbourhood and of the other seasons say about a pixel.
 
-In: hard labels, of one season (B, H, W) or of all (B, T, H, W). Out: class distributions (B, C, H, W), float32.
+In: hard labels, of one season (B, H, W) or of all (B, T, H, W), or soft ones: the probability of each class,
+(B, C, H, W) or (B, T, C, H, W). Out: class distributions (B, C, H, W), float32.
 
     M_s = G * onehot(y of this season)          M_t = G * mean over seasons of onehot(y)          M = (M_s + M_t) / 2
     Z   = (1 - a - b) onehot(y) + a M + b / C   a = 0.15, b = 0.05
+
+Soft labels stand where onehot(y) stands.
 
 G is a Gaussian of 3 px, cut at 4 sigma (25 x 25), edges mirrored with the edge pixel repeated (scipy's "reflect").
 
@@ -20,23 +23,31 @@ Source: Liu et al., IEEE TGRS 2025, doi 10.1109/TGRS.2025.3552642, section III.
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable, Iterator
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cromss.errors import ArgumentError
 from cromss.method._checks import (
     LabelIndex,
+    SoftLabels,
     check_choice,
     check_fraction,
     check_pixels,
     index_labels,
+    read_soft_labels,
     values_are_visible,
 )
 
 __all__ = ["PRIORS", "label_prior", "prior_reach", "smooth_labels"]
 
 PRIORS = ("ts", "t", "s")
+
+_Rows = tuple[NDArray[np.float32], NDArray[np.int64], bool]
+"""Mass of the classes that occur in a sample, as rows (P, X), their numbers (K,), and whether no pixel is ignored."""
 
 
 def label_prior(
@@ -52,11 +63,14 @@ def label_prior(
 ) -> Tensor:
     """Class distribution around each pixel, over space, seasons or both.
 
-    labels (B, T, H, W), any integer dtype, 0 to num_classes - 1 or `ignore_index`; season (B,) integer, the drawn
+    labels (B, T, H, W), any integer dtype, 0 to num_classes - 1 or `ignore_index`, or soft labels (B, T, C, H, W),
+    floating point, that sum to 1 over the classes and are all 0 at ignored pixels; season (B,) integer, the drawn
     season of each sample, 0 to T - 1; kind "ts", "t" or "s"; sigma in pixels; truncate in sigmas. Returns float32
     (B, C, H, W) that sums to 1 over the classes. Raises ArgumentError. Paper: M.
 
-    surrounded: the labels (B, T, H + 2 R, W + 2 R) are those of a window and of the R = `prior_reach` pixels around it,
+    T counts label maps: several annotators of a season are several entries of it.
+
+    surrounded: the labels (..., H + 2 R, W + 2 R) are those of a window and of the R = `prior_reach` pixels around it,
     instead of a tile whose edges are to be mirrored.
 
     Ignored pixels have no mass: the rest of the window is renormalised over the classes ("ts" then weighs both parts
@@ -64,22 +78,29 @@ def label_prior(
     filtered; elsewhere all are, because the host would have to wait to know them.
     """
     check_choice(kind, PRIORS, "prior kind")
-    if labels.ndim != 4 or labels.shape[1] < 1:
-        raise ArgumentError("labels have the wrong shape.", got=tuple(labels.shape), expected="(B, T, H, W)")
+    if labels.ndim not in (4, 5) or labels.shape[1] < 1:
+        expected = "(B, T, H, W), or soft labels (B, T, C, H, W)"
+        raise ArgumentError("labels have the wrong shape.", got=tuple(labels.shape), expected=expected)
     if not (sigma > 0 and truncate > 0):
         raise ArgumentError("the Gaussian is empty.", got=f"sigma {sigma}, truncate {truncate}", expected="both > 0")
     _check_season(season, labels)
     reach = prior_reach(sigma, truncate)
     if not surrounded:
         labels = _mirror_edges(labels, reach)
-    elif min(labels.shape[2:]) <= 2 * reach:
-        expected = f"(B, T, H, W), H and W above {2 * reach}: a window and {reach} pixels around it"
+    elif min(labels.shape[-2:]) <= 2 * reach:
+        expected = f"H and W above {2 * reach}: a window and {reach} pixels around it"
         raise ArgumentError("labels have no window inside.", got=tuple(labels.shape), expected=expected)
-    index = index_labels(labels, num_classes, ignore_index)
     weight_BT = _season_weights(season.to(labels.device), labels.shape[1], kind)
-    if values_are_visible(labels):
-        return _prior_by_rows(index, weight_BT, num_classes, _half_kernel(sigma, truncate))
-    return _normalise(_filter_planes(_class_mass(index, weight_BT, num_classes), sigma, truncate))
+    known: LabelIndex | SoftLabels
+    if labels.ndim == 5:
+        known = read_soft_labels(labels, num_classes)
+    else:
+        known = index_labels(labels, num_classes, ignore_index)
+    if not values_are_visible(labels):
+        return _normalise(_filter_planes(_class_mass(known, weight_BT, num_classes), sigma, truncate))
+    size = (len(labels), num_classes, *(length - 2 * reach for length in labels.shape[-2:]))
+    rows = _soft_rows(known, weight_BT) if isinstance(known, SoftLabels) else _hard_rows(known, weight_BT, num_classes)
+    return _prior_by_rows(rows, size, _half_kernel(sigma, truncate))
 
 
 def prior_reach(sigma: float = 3.0, truncate: float = 4.0) -> int:
@@ -98,27 +119,35 @@ def smooth_labels(
 ) -> Tensor:
     """Soft target of each pixel: its own label, mixed with a prior and a uniform distribution.
 
-    labels (B, H, W), any integer dtype, 0 to num_classes - 1 or `ignore_index`; prior (B, C, H, W) that sums to 1 over
-    the classes, or None for the uniform one; weights in [0, 1] that sum to at most 1; both 0 gives one-hot labels.
-    Returns float32 (B, C, H, W) that sums to 1 over the classes and is all 0 at ignored pixels. Raises ArgumentError.
-    Paper: Z.
+    labels (B, H, W), any integer dtype, 0 to num_classes - 1 or `ignore_index`, or soft labels (B, C, H, W), floating
+    point, that sum to 1 over the classes and are all 0 at ignored pixels; prior (B, C, H, W) that sums to 1 over the
+    classes, or None for the uniform one; weights in [0, 1] that sum to at most 1; both 0 gives the labels themselves,
+    one-hot where they are hard. Returns float32 (B, C, H, W) that sums to 1 over the classes and is all 0 at ignored
+    pixels. Raises ArgumentError. Paper: Z.
     """
     check_fraction(prior_weight, "prior weight")
     check_fraction(uniform_weight, "uniform weight")
     check_fraction(prior_weight + uniform_weight, "sum of prior and uniform weight")
-    if labels.ndim != 3:
-        raise ArgumentError("labels have the wrong shape.", got=tuple(labels.shape), expected="(B, H, W)")
-    index = index_labels(labels, num_classes, ignore_index)
-    batch, height, width = labels.shape
+    if labels.ndim not in (3, 4):
+        expected = "(B, H, W), or soft labels (B, C, H, W)"
+        raise ArgumentError("labels have the wrong shape.", got=tuple(labels.shape), expected=expected)
+    batch, height, width = len(labels), *labels.shape[-2:]
+    known: LabelIndex | SoftLabels
+    known = (
+        read_soft_labels(labels, num_classes) if labels.ndim == 4 else index_labels(labels, num_classes, ignore_index)
+    )
     if prior is None:
         uniform = (prior_weight + uniform_weight) / num_classes
         target = torch.full((batch, num_classes, height, width), uniform, device=labels.device)
     else:
         check_pixels(prior, (batch, num_classes, height, width), "prior")
         target = (prior.float() * prior_weight).add_(uniform_weight / num_classes)
-    own_B1HW = torch.full_like(target[:, :1], 1.0 - prior_weight - uniform_weight)
-    target.scatter_add_(1, index.class_BHW.unsqueeze(1), own_B1HW)
-    return target if index.complete else target.mul_(index.valid_BHW.unsqueeze(1))
+    own_weight = 1.0 - prior_weight - uniform_weight
+    if isinstance(known, SoftLabels):
+        target.add_(known.share_BCHW, alpha=own_weight)
+    else:
+        target.scatter_add_(1, known.class_BHW.unsqueeze(1), torch.full_like(target[:, :1], own_weight))
+    return target if known.complete else target.mul_(known.valid_BHW.unsqueeze(1))
 
 
 def _season_weights(season_B: Tensor, seasons: int, kind: str) -> Tensor:
@@ -139,8 +168,10 @@ def _mirror_edges(labels_BTHW: Tensor, reach: int) -> Tensor:
     return labels_BTHW
 
 
-def _class_mass(labels: LabelIndex, weight_BT: Tensor, num_classes: int) -> Tensor:
+def _class_mass(labels: LabelIndex | SoftLabels, weight_BT: Tensor, num_classes: int) -> Tensor:
     """Weighted count of each class over the seasons, (B, C, P, Q); ignored pixels add nothing."""
+    if isinstance(labels, SoftLabels):
+        return torch.einsum("bt,btcpq->bcpq", weight_BT, labels.share_BCHW)
     batch, _, height, width = labels.class_BHW.shape
     source_BTPQ = weight_BT[:, :, None, None].expand(labels.class_BHW.shape)
     if not labels.complete:
@@ -154,16 +185,31 @@ def _normalise(mass_CHW: Tensor) -> Tensor:
     return torch.where(total_1HW > 0, mass_CHW / total_1HW, 1.0 / mass_CHW.shape[-3])
 
 
-def _prior_by_rows(labels: LabelIndex, weight_BT: Tensor, num_classes: int, half_kernel: Tensor) -> Tensor:
-    """The prior (B, C, H, W) in host memory, sample by sample, so that none depends on its batch."""
-    from cromss.method._row_filter import blur_rows, class_rows  # the compiler is loaded where it is needed
+def _hard_rows(labels: LabelIndex, weight_BT: Tensor, num_classes: int) -> Iterator[_Rows]:
+    """The rows of each sample: how often each class is its label."""
+    from cromss.method._row_filter import class_rows  # the compiler is loaded where it is needed
 
     class_BTPQ = labels.class_BHW if labels.complete else labels.class_BHW.masked_fill(~labels.valid_BHW, num_classes)
+    for class_TPQ, weight_T in zip(class_BTPQ.numpy(), weight_BT.numpy(), strict=True):
+        yield class_rows(class_TPQ, weight_T, num_classes)
+
+
+def _soft_rows(labels: SoftLabels, weight_BT: Tensor) -> Iterator[_Rows]:
+    """The rows of each sample: the summed probability of each class that has any."""
+    for share_TCPQ, valid_TPQ, weight_T in zip(labels.share_BCHW, labels.valid_BHW, weight_BT, strict=True):
+        mass_CPQ = torch.einsum("t,tcpq->cpq", weight_T, share_TCPQ)
+        class_K = mass_CPQ.flatten(1).any(dim=1).nonzero().squeeze(1)
+        mass_PX = mass_CPQ[class_K].movedim(0, 1).flatten(1).contiguous()
+        yield mass_PX.numpy(), class_K.numpy(), labels.complete or bool(valid_TPQ.all())
+
+
+def _prior_by_rows(rows: Iterable[_Rows], size_BCHW: tuple[int, ...], half_kernel: Tensor) -> Tensor:
+    """The prior (B, C, H, W) in host memory, sample by sample, so that none depends on its batch."""
+    from cromss.method._row_filter import blur_rows  # the compiler is loaded where it is needed
+
     taps = half_kernel.float().numpy()
-    height, width = (size - 2 * (len(taps) - 1) for size in class_BTPQ.shape[2:])
-    prior_BCHW = torch.zeros(len(class_BTPQ), num_classes, height, width)
-    for labels_TPQ, weight_T, prior_CHW in zip(class_BTPQ.numpy(), weight_BT.numpy(), prior_BCHW, strict=True):
-        mass_PX, class_K, complete = class_rows(labels_TPQ, weight_T, num_classes)
+    prior_BCHW = torch.zeros(size_BCHW)
+    for (mass_PX, class_K, complete), prior_CHW in zip(rows, prior_BCHW, strict=True):
         if len(class_K):
             blur_rows(mass_PX, class_K, taps, prior_CHW.numpy())
         if not complete:
