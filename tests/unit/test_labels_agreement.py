@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from cromss.data.labelling.agreement import agree, count_votes, fit_annotators, majority, posterior, shares_right
-from cromss.data.labelling.soft import LabelMap, as_probabilities, drop_unsure, from_probabilities
+from cromss.data.labelling.soft import LabelMap, drop_unsure, from_probabilities
+from cromss.data.soft_labels import as_probabilities
 from cromss.errors import ArgumentError, BandError, RangeError
 
 CLASSES = 4

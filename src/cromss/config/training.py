@@ -30,6 +30,7 @@ class PretrainConfig:
         s2_bands: bands by name or set: `13`, `12`, `10`, `9`, `3`.
         normalization: `paper` (mean +- 2 std to 0..1, clipped) or `standard` (zero mean, unit std).
         label_source: `labels` (the noisy ones) or `truth` (an upper bound where the truth is known).
+        soft_labels: use the class probabilities of the store, where it has any, in place of one-hot labels.
         crop: side of the random crop in pixels; null keeps whole tiles.
         flip: probability of each of the two flips.
         rotate: probability of a turn by 90, 180 or 270 degrees.
@@ -38,7 +39,7 @@ class PretrainConfig:
         uniform_weight: share of the uniform distribution (second factor).
         sigma: standard deviation of the prior's Gaussian, in pixels.
         prior_on: where the prior is made: `worker` (with the sample) or `device` (in the step; needs equally many
-            seasons of each place); null: the device, where that is an accelerator and the places allow it.
+            seasons and annotators of each place); null: the device, if that is an accelerator and the places allow it.
         losses: any of `ce`, `dice`, `focal`, summed.
         dice: `paper`, or `calibrated` (0 where the prediction equals a soft target).
         confidence: prediction confidence by `entropy` or `gini`.
@@ -95,6 +96,7 @@ class PretrainConfig:
     s2_bands: str = "13"
     normalization: Literal["paper", "standard"] = "paper"
     label_source: Literal["labels", "truth"] = "labels"
+    soft_labels: bool = True
     crop: int | None = 256
     flip: float = 0.5
     rotate: float = 0.2

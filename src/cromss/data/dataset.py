@@ -3,8 +3,10 @@
 In: a (epoch, place, season) key. Out: images in the network's scale, labels, prior and truth of one season.
 
     season, geometry   drawn from a generator keyed by (seed, epoch, place), nothing else: any process gives the same
+    annotator          drawn likewise, by a generator of its own, of those that have labels at the place
     images             Normalization.apply(values); pixels without data become the scaled band mean (0.5 or 0)
     labels             255 (ignored) where there is no class, and where the images have no data
+    probabilities      levels of each class, where the store has any; 0 where the label is ignored
     prior              label_prior of the window with its surroundings (data/label_window), or the labels for it
 """
 
@@ -20,6 +22,7 @@ from numpy.typing import NDArray
 from cromss.data.augment import Geometry, draw_geometry
 from cromss.data.label_window import PriorMaker
 from cromss.data.sampling import SampleKey
+from cromss.data.store_layout import PROBABILITIES
 from cromss.data.store_reader import Store
 from cromss.errors import ArgumentError, BandError, MissingDataError
 from cromss.geo.bands import Normalization
@@ -28,9 +31,10 @@ from cromss.geo.legend import IGNORE
 __all__ = ["LABEL_SOURCES", "PRIOR_ON", "PatchDataset", "Sample", "collate"]
 
 Sample = dict[str, Any]
-"""Sensor -> float32 (B, h, w); "labels" uint8 (h, w), 255 ignored; "prior" float32 (C, h, w) where one is asked for, or
-what the device makes it of: "prior_labels" uint8 (T, h + 2 m, w + 2 m), "season" int64 (); "truth" uint8 (h, w) if the
-store has any, all 255 where this place has none; "id", a str."""
+"""Sensor -> float32 (B, h, w); "labels" uint8 (h, w), 255 ignored; "probabilities" uint8 (C, h, w), levels of
+`soft_labels`, where the store has any; "prior" float32 (C, h, w) where one is asked for, or what the device makes it
+of: "prior_labels" uint8 (T, [C,] h + 2 m, w + 2 m), "season" int64 (), the entry of T that was drawn; "truth" uint8
+(h, w) if the store has any, all 255 where this place has none; "id", a str."""
 
 LABEL_SOURCES = ("labels", "truth")
 
@@ -46,7 +50,9 @@ class PatchDataset:
     normalizations: sensor -> its bands and scaling; other sensors of the store are not read. crop: pixels, None for the
     whole tile. flip, rotate: probabilities, see `draw_geometry`. prior: "ts", "t", "s" or None; sigma is in pixels and
     truncate in sigmas; prior_on: "worker" makes it here, "device" hands on what it is made of (`prior_maker`).
-    label_source: what goes by the name "labels", the store's "labels" or its exact "truth".
+    label_source: what goes by the name "labels", the store's "labels" or its exact "truth". Of several annotators one
+    is drawn for each sample; evaluation takes the first, and all is ignored where that one has no labels. soft: hand on
+    class probabilities, and make priors of them, where the store has any.
     training False: no augmentation, and whole tiles. Raises ArgumentError, BandError or MissingDataError when the store
     cannot give this.
     """
@@ -64,6 +70,7 @@ class PatchDataset:
         truncate: float = 4.0,
         prior_on: str = "worker",
         label_source: str = "labels",
+        soft: bool = False,
         seed: int = 0,
         training: bool,
     ) -> None:
@@ -86,14 +93,17 @@ class PatchDataset:
         if prior is not None:
             self.prior_maker = PriorMaker(num_classes=self.num_classes, kind=prior, sigma=sigma, truncate=truncate)
         self._prior_on, self._source = prior_on, label_source
-        self._layers = {"labels": label_source} | ({"truth": "truth"} if store.has("truth") else {})
+        self.soft = soft and store.soft and label_source == "labels"
+        self._with_truth = store.has("truth")
         self._scalers = {name: _Scaler(store, normalization) for name, normalization in normalizations.items()}
         self._scratch = np.empty(0, np.uint8)
 
     def __getitem__(self, key: SampleKey) -> Sample:
         _, place, _ = key
         season, geometry = self._draw(key)
-        raw = self.store.read(place, season, sensors=tuple(self._scalers), scratch=self._scratch_for(place))
+        source = self._layer(key)
+        sensors, layers = tuple(self._scalers), self._layers(source)
+        raw = self.store.read(place, season, sensors=sensors, layers=layers, scratch=self._scratch_for(place))
         products = self.store.products(place)
         valid = _own(geometry.apply(raw["valid"]))
         sample: Sample = {}
@@ -101,27 +111,41 @@ class PatchDataset:
             values = scaler(_own(geometry.apply(raw[name])), products[name])
             values[:, ~valid] = scaler.fill
             sample[name] = torch.from_numpy(values)
-        if self._source not in raw:
+        if source not in raw and (self._source != "labels" or not self.store.labels_of(place)):
             raise MissingDataError(f"a place has no {self._source}", got=self.store.id(place), where=self.store.path)
-        for name, source in self._layers.items():
-            layer = _own(geometry.apply(raw[source])) if source in raw else np.full(valid.shape, IGNORE, np.uint8)
+        for name, array in {"labels": source, **({"truth": "truth"} if self._with_truth else {})}.items():
+            layer = _own(geometry.apply(raw[array])) if array in raw else np.full(valid.shape, IGNORE, np.uint8)
             layer[~valid] = IGNORE
             sample[name] = torch.from_numpy(layer)
+        if self.soft:
+            level_CHW = _own(geometry.apply(raw[PROBABILITIES]))
+            level_CHW[:, ~valid] = 0
+            sample[PROBABILITIES] = torch.from_numpy(level_CHW)
         if self.prior_maker is not None:
-            sample |= self._prior_parts(self.prior_maker, place, season, geometry)
-        sample["id"] = self._name(place, season)
+            sample |= self._prior_parts(self.prior_maker, place, season, source, geometry)
+        sample["id"] = self._name(place, season, source)
         return sample
 
     def prefetch(self, keys: Sequence[SampleKey]) -> None:
         """Bring what these samples take to this machine, all at once, where the store is remote."""
         if self.store.files.remote:
             samples = [(key[1], self._season(key, self._generator(key))) for key in keys]
-            kind = self._source if self.prior_maker is not None else None
-            self.store.prefetch(samples, sensors=tuple(self._scalers), kind=kind)
+            sources = {self._layer(key) for key in keys}
+            layers = {layer: None for source in sorted(sources) for layer in self._layers(source)}
+            kinds = {kind: None for key in keys for kind in self._prior_layers(key[1])}
+            self.store.prefetch(
+                samples,
+                sensors=tuple(self._scalers),
+                layers=tuple(layers),
+                kinds=tuple(kinds) if self.prior_maker is not None else (),
+            )
 
     def describe(self, key: SampleKey) -> str:
-        """The id "<place>/<season>" of the sample that `key` gives, without reading it."""
-        return self._name(key[1], self._season(key, self._generator(key)))
+        """The id "<place>/<season>" of the sample that `key` gives, without reading it.
+
+        Where several annotators have labels, theirs is added: "<place>/<season>/<annotator>".
+        """
+        return self._name(key[1], self._season(key, self._generator(key)), self._layer(key))
 
     def _generator(self, key: SampleKey) -> np.random.Generator:
         epoch, place, _ = key
@@ -146,20 +170,46 @@ class PatchDataset:
                 "a place is smaller than the crop",
                 got=f"{height} x {width} px",
                 expected=f"at least {self._crop} x {self._crop} px",
-                where=self._name(place, season),
+                where=self.describe(key),
                 do="choose a smaller crop",
             )
         return season, draw_geometry(generator, height, width, crop=self._crop, flip=self._flip, rotate=self._rotate)
 
-    def _prior_parts(self, maker: PriorMaker, place: int, season: int, geometry: Geometry) -> Sample:
-        """The prior of a window, or, for the device, the labels and the season that it is made of."""
-        window_THW = maker.window(self.store.read_labels(place, self._source), geometry)
-        if self._prior_on == "device":
-            return {"prior_labels": torch.from_numpy(window_THW), "season": torch.tensor(season)}
-        return {"prior": maker.prior_of_one(window_THW, season)}
+    def _annotators(self, place: int) -> tuple[str, ...]:
+        """The layers that labels of this place can be drawn from."""
+        return self.store.labels_of(place) if self._source == "labels" else (self._source,)
 
-    def _name(self, place: int, season: int) -> str:
-        return f"{self.store.id(place)}/{self.store.seasons(place)[season]}"
+    def _layer(self, key: SampleKey) -> str:
+        """The layer that "labels" are taken from: of one annotator, drawn, or the first for evaluation."""
+        epoch, place, _ = key
+        there = self._annotators(place)
+        if not self.training or len(there) < 2:
+            return there[0] if self.training and there else self._source
+        return there[int(np.random.default_rng((self.seed, epoch, place, 1)).integers(len(there)))]
+
+    def _layers(self, source: str) -> tuple[str, ...]:
+        """The arrays beside images that a sample with labels of layer `source` takes."""
+        return (source, *(["truth"] if self._with_truth else []), *([PROBABILITIES] if self.soft else []))
+
+    def _prior_parts(self, maker: PriorMaker, place: int, season: int, source: str, geometry: Geometry) -> Sample:
+        """The prior of a window, or, for the device, the labels and the entry of T that it is made of."""
+        layers = self._prior_layers(place)
+        maps = [self.store.read_labels(place, layer) for layer in layers]
+        entry = 0 if self.soft else layers.index(source) * len(maps[0])
+        window_THW = maker.window(maps[0] if len(maps) == 1 else np.concatenate(maps), geometry)
+        if self._prior_on == "device":
+            return {"prior_labels": torch.from_numpy(window_THW), "season": torch.tensor(entry + season)}
+        return {"prior": maker.prior_of_one(window_THW, entry + season)}
+
+    def _prior_layers(self, place: int) -> tuple[str, ...]:
+        """What the prior of a place is made of: its probabilities, or the label maps of all annotators."""
+        return (PROBABILITIES,) if self.soft else self._annotators(place)
+
+    def _name(self, place: int, season: int, source: str) -> str:
+        name = f"{self.store.id(place)}/{self.store.seasons(place)[season]}"
+        if len(self.store.annotators) < 2 or source not in self.store.label_layers:
+            return name
+        return f"{name}/{self.store.annotators[self.store.label_layers.index(source)]}"
 
     def _scratch_for(self, place: int) -> NDArray[np.uint8]:
         """A buffer that a read of this place fits in, kept from sample to sample."""

@@ -1,11 +1,12 @@
 """The label prior of a training window: which labels it is made of, and the prior made of them.
 
-In: the label maps of all seasons of a place (T, H, W), and a geometry. Out: the part that the prior of its window
-depends on, mirrored at the edges of the place and turned like the images, (T, h + 2 m, w + 2 m); and the prior of it.
+In: the label maps of all seasons (and annotators) of a place (T, H, W), or the levels of its class probabilities
+(T, C, H, W), and a geometry. Out: the part that the prior of its window depends on, mirrored at the edges of the place
+and turned like the images, (T, h + 2 m, w + 2 m) or (T, C, h + 2 m, w + 2 m); and the prior of it.
 
 m is the reach of the Gaussian, so that the border of a crop sees its true surroundings: the result is the prior of the
 whole place, cut out. It is the same wherever it is made: by the worker that reads the labels, or on the device that
-trains, which then receives T bytes a pixel in place of 4 C.
+trains, which then receives T (or T C) bytes a pixel in place of 4 C.
 
 Legend of shapes: B batch, T seasons, C classes, H and W the place, h and w the window, m margin.
 """
@@ -21,11 +22,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cromss.data.augment import Geometry
+from cromss.data.soft_labels import ONE
 from cromss.errors import ArgumentError
 from cromss.geo.legend import IGNORE
 from cromss.method.smoothing import PRIORS, label_prior, prior_reach
 
-__all__ = ["PriorMaker"]
+__all__ = ["PriorMaker", "shares_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,21 +49,28 @@ class PriorMaker:
         return prior_reach(self.sigma, self.truncate)
 
     def window(self, labels_THW: NDArray[Any], geometry: Geometry) -> NDArray[Any]:
-        """The labels that the prior of a window depends on, (T, h + 2 m, w + 2 m), contiguous."""
+        """The labels (T, [C,] H, W) that the prior of a window depends on, (T, [C,] h + 2 m, w + 2 m), contiguous."""
         margin, (height, width) = self.margin, labels_THW.shape[-2:]
         top, left = geometry.top - margin, geometry.left - margin
         bottom, right = geometry.top + geometry.height + margin, geometry.left + geometry.width + margin
         inside = labels_THW[..., max(0, top) : min(height, bottom), max(0, left) : min(width, right)]
-        beyond = ((0, 0), (max(0, -top), max(0, bottom - height)), (max(0, -left), max(0, right - width)))
+        leading = ((0, 0),) * (labels_THW.ndim - 2)
+        beyond = (*leading, (max(0, -top), max(0, bottom - height)), (max(0, -left), max(0, right - width)))
         mirrored = np.pad(inside, beyond, mode="symmetric") if any(map(any, beyond)) else inside
         return np.array(geometry.turn(mirrored), order="C")
 
     def prior(self, window_BTHW: Tensor, season_B: Tensor) -> Tensor:
-        """The prior (B, C, h, w) of windows as `window` gives them, and of the season that was drawn for each."""
+        """The prior (B, C, h, w) of windows as `window` gives them, and of the entry of T that was drawn for each."""
+        known = shares_of(window_BTHW) if window_BTHW.ndim == 5 else window_BTHW
         return label_prior(
-            window_BTHW, season_B, self.num_classes, self.kind, self.sigma, self.truncate, IGNORE, surrounded=True
+            known, season_B, self.num_classes, self.kind, self.sigma, self.truncate, IGNORE, surrounded=True
         )
 
     def prior_of_one(self, window_THW: NDArray[Any], season: int) -> Tensor:
         """The prior (C, h, w) of one window."""
         return self.prior(torch.from_numpy(window_THW)[None], torch.tensor([season]))[0]
+
+
+def shares_of(levels: Tensor) -> Tensor:
+    """Probabilities, float32 in 0..1, of levels as a store keeps them."""
+    return levels.float().div_(ONE)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cromss.errors import ArgumentError
+from cromss.geo.legend import IGNORE
 from cromss.geo.raster import Grid
 
 __all__ = ["SPLITS", "PlaceRecord"]
@@ -30,7 +31,9 @@ class PlaceRecord:
     images: sensor -> (T, B, H, W) in the native type: s1 float32 dB, s2 uint16 DN (reflectance * 10000).
     products: sensor -> "GRD", "L1C" or "L2A".
     labels, truth: (T, H, W) uint8, 0..C-1 or 255 = ignored; None where there is none. `truth` is exact, `labels` may
-        be wrong.
+        be wrong; of several annotators they are the first one's.
+    further_labels: annotator -> (T, H, W) of those after the first that have labels here.
+    probabilities: (T, C, H, W) uint8, levels of `soft_labels`, all 0 exactly where `labels` are 255; or None.
     valid: (T, H, W) bool, False where any sensor has no data. Values of `images` there mean nothing (s1 may be NaN).
     split: "train", "validation", "test", or "" where nothing was decided.
     notes: facts worth keeping, such as dates. Raises ArgumentError when the parts do not fit together.
@@ -43,6 +46,8 @@ class PlaceRecord:
     valid: NDArray[np.bool_]
     labels: NDArray[np.uint8] | None = None
     truth: NDArray[np.uint8] | None = None
+    further_labels: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
+    probabilities: NDArray[np.uint8] | None = None
     split: str = ""
     grid: Grid | None = None
     notes: Mapping[str, str] = field(default_factory=dict)
@@ -63,14 +68,32 @@ class PlaceRecord:
             seasons, height, width = self.valid.shape
             fits = image.ndim == 4 and image.shape[0] == seasons and image.shape[2:] == (height, width)
             self._require(fits, f"{sensor} must be ({seasons}, B, {height}, {width})", image.shape)
-        for name, layer in (("labels", self.labels), ("truth", self.truth)):
+        layers = {**self.label_maps, "truth": self.truth}
+        for name, layer in layers.items():
             if layer is not None:
                 self._require(layer.dtype == np.uint8, f"{name} must be uint8", layer.dtype)
                 self._require(layer.shape == self.valid.shape, f"{name} must be {self.valid.shape}", layer.shape)
+        if self.probabilities is not None:
+            self._require_probabilities(self.probabilities)
         if self.grid is not None:
             self._require(
                 self.grid.shape == self.valid.shape[1:], f"grid must be {self.valid.shape[1:]}", self.grid.shape
             )
+
+    @property
+    def label_maps(self) -> dict[str, NDArray[np.uint8]]:
+        """Name of the layer -> (T, H, W) of each annotator that has labels here."""
+        first = {} if self.labels is None else {"labels": self.labels}
+        return first | {f"labels.{name}": layer for name, layer in self.further_labels.items()}
+
+    def _require_probabilities(self, level_TCHW: NDArray[np.uint8]) -> None:
+        seasons, height, width = self.valid.shape
+        fits = level_TCHW.ndim == 4 and level_TCHW.shape[0] == seasons and level_TCHW.shape[2:] == (height, width)
+        self._require(fits, f"probabilities must be ({seasons}, C, {height}, {width})", level_TCHW.shape)
+        self._require(level_TCHW.dtype == np.uint8, "probabilities must be uint8", level_TCHW.dtype)
+        labels = self.labels
+        same = labels is not None and bool(((labels != IGNORE) == level_TCHW.any(axis=1)).all())
+        self._require(same, "probabilities and labels must be at the same pixels", "differing pixels")
 
     def _require(self, condition: bool, what: str, got: object) -> None:
         if not condition:

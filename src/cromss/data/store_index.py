@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from cromss.data.store_files import StoreFiles
-from cromss.data.store_layout import FORMAT, INDEX_FILE, LABEL_KINDS, META_FILE, digest
+from cromss.data.store_layout import FORMAT, INDEX_FILE, META_FILE, PROBABILITIES, digest, layers_of
 from cromss.errors import DamagedFileError, StoreError
 
 __all__ = ["EXTENT_PARTS", "check_index", "index_bytes", "numbers", "read_index", "read_meta"]
@@ -69,7 +69,7 @@ def index_bytes(files: StoreFiles, meta: dict[str, Any]) -> bytes:
 
 def read_index(files: StoreFiles, meta: dict[str, Any]) -> pa.Table:
     """The index without its columns `grid` and `notes`. Raises StoreError or DamagedFileError."""
-    arrays = (*meta["sensors"], *LABEL_KINDS)
+    arrays = (*meta["sensors"], *layers_of(meta))
     columns = ["place", "id", "season", "season_name", "split", "shard", "height", "width"]
     columns += [f"{name}_product" for name in meta["sensors"]]
     columns += [f"{array}_{part}" for array in arrays for part in EXTENT_PARTS]
@@ -86,9 +86,10 @@ def check_index(path: str | Path, meta: dict[str, Any], table: pa.Table) -> None
     first = season == 0
     sound = table.num_rows > 0 and bool(first[0]) and shard.min() >= 0 and shard.max() < len(sizes)
     sound = sound and bool(((np.diff(season) == 1) | first[1:]).all()) and np.array_equal(place, np.cumsum(first) - 1)
-    for array in (*meta["sensors"], *LABEL_KINDS):
+    for array in (*meta["sensors"], *layers_of(meta)):
         sensor = meta["sensors"].get(array)
-        cell = len(sensor["bands"]) * np.dtype(sensor["dtype"]).itemsize if sensor else 1
+        cell = len(meta["legend"]["classes"]) if array == PROBABILITIES else 1
+        cell = len(sensor["bands"]) * np.dtype(sensor["dtype"]).itemsize if sensor else cell
         offset, length = numbers(table, f"{array}_offset"), numbers(table, f"{array}_length")
         whole = (length == pixels * cell) | ((length == 0) & (sensor is None))
         sound = sound and bool((whole & (offset >= 0) & (offset + length <= sizes[shard])).all())

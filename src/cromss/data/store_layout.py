@@ -4,7 +4,7 @@
     <store>/index.parquet              a row for each (place, season): where each of its arrays lies, and its CRC32
     <store>/store.json                 sensors, bands, legend, counts, sizes and SHA-256 of the others; written last
 
-A shard names its arrays "<place>/<season, two digits>/<sensor>" and "<place>/<labels|truth|valid>/<season>". As
+A shard names its arrays "<place>/<season, two digits>/<sensor>" and "<place>/<layer>/<season>". As
 safetensors sorts arrays by type and then by name, the sensors of one season are neighbours where they share a type, and
 the labels of all seasons of a place are neighbours always: one read each.
 Shard headers hold all that the index holds, so the index is derived from them, and a finished shard needs nothing else.
@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,12 +28,15 @@ __all__ = [
     "INDEX_FILE",
     "LABEL_KINDS",
     "META_FILE",
+    "PROBABILITIES",
     "SHARD_FOLDER",
     "Extent",
     "ShardHeader",
     "array_name",
     "batch_shard_name",
     "digest",
+    "label_layers",
+    "layers_of",
     "read_header",
     "shard_name",
 ]
@@ -43,6 +46,9 @@ META_FILE, INDEX_FILE, SHARD_FOLDER = "store.json", "index.parquet", "shards"
 
 LABEL_KINDS = ("labels", "truth", "valid")
 """The arrays (H, W) of a season that are no sensor, each stored only where there is something to say."""
+
+PROBABILITIES = "probabilities"
+"""The array (C, H, W) of a season with class probabilities, levels of `soft_labels`, in stores that have any."""
 
 METADATA_KEY = "cromss"
 """The only key of a shard's metadata: safetensors writes several keys in no fixed order."""
@@ -81,9 +87,21 @@ def batch_shard_name(batch: int, part: int) -> str:
     return f"{SHARD_FOLDER}/{batch:06d}-{part:04d}.safetensors"
 
 
+def label_layers(annotators: Sequence[str]) -> tuple[str, ...]:
+    """The arrays of the annotators' label maps: "labels" is that of the first, or of the only one, who has no name."""
+    return ("labels", *(f"labels.{name}" for name in annotators[1:]))
+
+
+def layers_of(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """The arrays of a season that are no sensor, of a store with these settings: LABEL_KINDS, then what it has more."""
+    further = label_layers(settings.get("annotators", ()))[1:]
+    return (*LABEL_KINDS, *further, *([PROBABILITIES] if settings.get(PROBABILITIES) else []))
+
+
 def array_name(place: str, season: int, array: str) -> str:
     """The name of an array inside its shard."""
-    return f"{place}/{array}/{season:02d}" if array in LABEL_KINDS else f"{place}/{season:02d}/{array}"
+    is_layer = array.partition(".")[0] in (*LABEL_KINDS, PROBABILITIES)
+    return f"{place}/{array}/{season:02d}" if is_layer else f"{place}/{season:02d}/{array}"
 
 
 def digest(content: Mapping[str, Any]) -> str:

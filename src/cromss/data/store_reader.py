@@ -26,7 +26,7 @@ from cromss.data.remote_files import RemoteFiles
 from cromss.data.remote_source import is_remote
 from cromss.data.store_files import LocalFiles, StoreFiles, Wanted, cut
 from cromss.data.store_index import EXTENT_PARTS, check_index, index_bytes, numbers, read_index, read_meta
-from cromss.data.store_layout import LABEL_KINDS, digest
+from cromss.data.store_layout import LABEL_KINDS, PROBABILITIES, digest, label_layers, layers_of
 from cromss.errors import ArgumentError, CromssError, DamagedFileError, MissingDataError, StoreError
 from cromss.geo.bands import Normalization, known_sensor
 from cromss.geo.legend import Legend
@@ -40,6 +40,8 @@ class Store:
     """A finished store, open for reading. Places and their seasons are numbered from 0 in order of writing.
 
     sensors: name -> the bands that the store holds. definitions: name -> what the sensor measures, with statistics.
+    annotators: the names of those whose label maps are kept apart; empty where there is one, without a name.
+    label_layers: the array of each annotator's labels. soft: whether places may have class probabilities.
 
     It may be handed to other processes, by fork or by pickling, and shared by threads.
     """
@@ -52,8 +54,12 @@ class Store:
         self.definitions = {name: _definition(path, name, entry) for name, entry in meta["sensors"].items()}
         self.edition: str = meta["edition"]
         self.fingerprint = digest({name: value for name, value in meta.items() if name not in ("report", "digest")})
-        self._arrays = (*self.sensors, *LABEL_KINDS)
-        self._dtypes = [np.dtype(meta["sensors"][name]["dtype"]) for name in self.sensors] + [np.dtype(np.uint8)] * 3
+        self.annotators: tuple[str, ...] = tuple(meta.get("annotators", ()))
+        self.label_layers = label_layers(self.annotators)
+        self._arrays = (*self.sensors, *layers_of(meta))
+        self.soft = PROBABILITIES in self._arrays
+        types = [meta["sensors"][array]["dtype"] if array in self.sensors else "uint8" for array in self._arrays]
+        self._dtypes = [np.dtype(name) for name in types]
         self._shard_files = [str(shard["file"]) for shard in meta["shards"]]
         self._first = np.append(np.flatnonzero(numbers(table, "season") == 0), table.num_rows)
         first_rows = pa.array(self._first[:-1])
@@ -148,8 +154,14 @@ class Store:
         return None if content is None else Normalization.from_dict(content)
 
     def has(self, kind: str) -> bool:
-        """Whether any place has "labels", "truth" or an invalid pixel ("valid")."""
-        return bool(self._extents[:, self._arrays.index(kind), 1].any())
+        """Whether any place has "labels" (of any annotator), "truth" or an invalid pixel ("valid")."""
+        layers = self.label_layers if kind == "labels" else (kind,)
+        return any(self._extents[:, self._arrays.index(layer), 1].any() for layer in layers)
+
+    def labels_of(self, place: int) -> tuple[str, ...]:
+        """The layers of `label_layers` that a place has."""
+        row = self._extents[self._first[self._place(place)], :, 1]
+        return tuple(layer for layer in self.label_layers if row[self._arrays.index(layer)])
 
     def product_names(self, sensor: str) -> tuple[str, ...]:
         """The products of a sensor that occur in the store."""
@@ -189,50 +201,59 @@ class Store:
         season: int,
         *,
         sensors: Sequence[str] | None = None,
+        layers: Sequence[str] = LABEL_KINDS,
         scratch: NDArray[np.uint8] | None = None,
     ) -> dict[str, NDArray[Any]]:
         """All arrays of one season: each sensor (B, H, W) in the store's type, "labels" and "truth" (H, W) uint8 where
         the place has them, "valid" (H, W) bool.
 
-        sensors: those to read, None for all. scratch: a uint8 buffer of at least `season_bytes`; the arrays are then
+        sensors: those to read, None for all. layers: the other arrays to read; "valid" is always read, and
+        "probabilities" are (C, H, W) uint8. scratch: a uint8 buffer of at least `season_bytes`; the arrays are then
         views of it and last until it is used again. Raises DamagedFileError naming the place when a byte is not what
         was written.
         """
         row = self._row(place, season)
         _, height, width = self._frame[row].tolist()
-        wanted = self._season(row, sensors)
+        wanted = self._season(row, sensors, layers)
         total = sum(length for *_, length, _ in wanted)
         if scratch is None or scratch.size < total:
             scratch = np.empty(total, np.uint8)
         result: dict[str, NDArray[Any]] = {}
         for (_, array, *_), part in zip(wanted, self._fill(wanted, scratch), strict=True):
-            size = (height, width) if array >= len(self.sensors) else (-1, height, width)
+            size = (-1, height, width) if array < len(self.sensors) or self._is_soft(array) else (height, width)
             result[self._arrays[array]] = part.view(self._dtypes[array]).reshape(size)
         stored = result.get("valid")
         result["valid"] = np.ones((height, width), np.bool_) if stored is None else stored.view(np.bool_)
         return result
 
     def read_labels(self, place: int, kind: str = "labels") -> NDArray[np.uint8]:
-        """The labels of all seasons of a place, (T, H, W) uint8; kind "labels" or "truth".
+        """The labels of all seasons of a place, (T, H, W) uint8; kind "truth", or one of `label_layers`.
 
+        kind "probabilities": the levels of all classes, (T, C, H, W).
         Raises MissingDataError when the place has none, DamagedFileError as `read`.
         """
         place = self._place(place)
-        if kind not in ("labels", "truth"):
-            raise ArgumentError("unknown kind of labels", got=kind, expected="labels or truth")
+        if kind not in (known := (*self.label_layers, "truth", *([PROBABILITIES] if self.soft else []))):
+            raise ArgumentError("unknown kind of labels", got=kind, expected=known)
         wanted = self._layers(place, kind)
         if any(length == 0 for *_, length, _ in wanted):
             raise MissingDataError(f"a place has no {kind}", got=self.id(place), where=self.path)
         out = np.empty(sum(length for *_, length, _ in wanted), np.uint8)
         self._fill(wanted, out)
-        return out.reshape(len(wanted), *self.shape(place))
+        classes = (self.legend.num_classes,) if kind == PROBABILITIES else ()
+        return out.reshape(len(wanted), *classes, *self.shape(place))
 
     def prefetch(
-        self, samples: Iterable[tuple[int, int]], *, sensors: Sequence[str] | None = None, kind: str | None = None
+        self,
+        samples: Iterable[tuple[int, int]],
+        *,
+        sensors: Sequence[str] | None = None,
+        layers: Sequence[str] = LABEL_KINDS,
+        kinds: Sequence[str] = (),
     ) -> None:
         """Bring what `read` of these (place, season) will want to this machine, all at once, if the store is remote.
 
-        kind: "labels" or "truth" where `read_labels` of those places will be asked for as well.
+        kinds: those for which `read_labels` of those places will be asked as well.
         """
         if not self.files.remote:
             return
@@ -240,18 +261,22 @@ class Store:
         for place, season in samples:
             row = self._row(place, season)
             items = wanted.setdefault(int(self._frame[row, 0]), [])
-            items += self._season(row, sensors)
-            if kind is not None:
+            items += self._season(row, sensors, layers)
+            for kind in kinds:
                 items += [item for item in self._layers(place, kind) if item[3]]
         self.files.prefetch(wanted)
 
-    def _season(self, row: int, sensors: Sequence[str] | None) -> list[Wanted]:
+    def _is_soft(self, array: int) -> bool:
+        return self._arrays[array] == PROBABILITIES
+
+    def _season(self, row: int, sensors: Sequence[str] | None, layers: Sequence[str]) -> list[Wanted]:
         """The arrays of one season, by offset: neighbours in the file take one read."""
         extents = self._extents[row].tolist()
+        asked = (*(sensors or ()), *layers, "valid")
         wanted = [
             (row, array, *extents[array])
             for array, name in enumerate(self._arrays)
-            if extents[array][1] and (sensors is None or name in sensors or name in LABEL_KINDS)
+            if extents[array][1] and (name in asked or (sensors is None and name in self.sensors))
         ]
         wanted.sort(key=lambda item: item[2])
         return wanted

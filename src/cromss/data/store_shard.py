@@ -19,7 +19,8 @@ from safetensors.numpy import save_file
 from zlib_ng.zlib_ng import crc32  # the CRC32 of zlib, about five times as fast
 
 from cromss.data.record import PlaceRecord
-from cromss.data.store_layout import FORMAT, METADATA_KEY, array_name
+from cromss.data.soft_labels import ONE, usable_levels
+from cromss.data.store_layout import FORMAT, METADATA_KEY, PROBABILITIES, array_name, label_layers
 from cromss.errors import BandError, LabelError, RangeError, StoreError
 from cromss.files import commit, sha256
 from cromss.geo.bands import SENSORS, Normalization, published_normalization
@@ -38,7 +39,8 @@ SHARD_BYTES = 2**28
 def stored_bytes(record: PlaceRecord, edition: str) -> int:
     """The bytes that a place takes in a shard of this edition, validity always counted."""
     images = sum(image.size if edition == "uint8" else image.nbytes for image in record.images.values())
-    layers = sum(layer.nbytes for layer in (record.labels, record.truth) if layer is not None)
+    maps = (*record.label_maps.values(), record.truth, record.probabilities)
+    layers = sum(layer.nbytes for layer in maps if layer is not None)
     return images + layers + record.valid.size
 
 
@@ -52,8 +54,10 @@ class ShardBuilder:
 
     sensors: sensor -> the names of its bands, for every place the same. definitions: what each of them measures.
     shard_places: how many places a shard takes at most. scaling: sensor -> the Normalization (kind "paper") of edition
-    "uint8"; by the sensor's statistics when absent. Raises StoreError for settings that no store can have,
-    MissingDataError where that edition has no statistics to scale a sensor with.
+    "uint8"; by the sensor's statistics when absent. annotators: names of several label maps a season, the first of
+    them that of `PlaceRecord.labels`; empty for one without a name. soft: whether places may have class probabilities.
+    Raises StoreError for settings that no store can have, MissingDataError where that edition lacks statistics to scale
+    a sensor with.
     """
 
     def __init__(
@@ -65,6 +69,8 @@ class ShardBuilder:
         edition: str = "native",
         shard_places: int = 64,
         scaling: Mapping[str, Normalization] | None = None,
+        annotators: Sequence[str] = (),
+        soft: bool = False,
     ) -> None:
         if edition not in EDITIONS or not sensors or shard_places < 1:
             raise StoreError(
@@ -73,6 +79,7 @@ class ShardBuilder:
                 expected=f"an edition of {', '.join(EDITIONS)}, at least one sensor, at least one place a shard",
             )
         self._legend, self._edition, self._shard_places = legend, edition, shard_places
+        self._annotators, self._soft = tuple(annotators), soft
         self._bands = {name: tuple(bands) for name, bands in sensors.items()}
         self._sensors = {name: definitions[name] for name in sensors}
         scaling = scaling or {}
@@ -111,12 +118,15 @@ class ShardBuilder:
             }
             for name, bands in self._bands.items()
         }
+        further: dict[str, Any] = {"annotators": list(self._annotators)} if self._annotators else {}
         return {
             "format": FORMAT,
             "edition": self._edition,
             "sensors": sensors,
             "legend": self._legend.to_dict(),
             "shard_places": self._shard_places,
+            **further,
+            **({PROBABILITIES: {"dtype": "uint8", "one": ONE}} if self._soft else {}),
         }
 
     def add(self, record: PlaceRecord) -> None:
@@ -127,10 +137,11 @@ class ShardBuilder:
         """
         self._check(record)
         arrays = {name: self._encode(record, name) for name in self._bands}
-        for kind in ("labels", "truth"):
-            layer = getattr(record, kind)
+        for kind, layer in {**record.label_maps, "truth": record.truth}.items():
             if layer is not None:
                 arrays[kind] = self._checked_labels(layer, record.id, kind)
+        if record.probabilities is not None:
+            arrays[PROBABILITIES] = record.probabilities
         for season in range(len(record.seasons)):
             for name, stack in arrays.items():
                 self._arrays[array_name(record.id, season, name)] = np.ascontiguousarray(stack[season])
@@ -166,6 +177,28 @@ class ShardBuilder:
             got = record.images[name].shape[1]
             if got != len(bands):
                 raise BandError(f"a place has another number of {name} bands", got=got, expected=bands, where=record.id)
+        strange = set(record.label_maps) - set(label_layers(self._annotators))
+        if strange or (record.probabilities is not None and not self._soft):
+            raise StoreError(
+                "a place has labels that the store has no room for",
+                got=sorted(strange) or PROBABILITIES,
+                expected=[*label_layers(self._annotators), *([PROBABILITIES] if self._soft else [])],
+                where=record.id,
+            )
+        if self._soft and (record.probabilities is None) != (record.labels is None):
+            raise StoreError(
+                "a place of a store of soft labels needs labels and probabilities, or neither",
+                got="labels alone",
+                where=record.id,
+            )
+        if record.probabilities is not None and not usable_levels(record.probabilities, self._legend.num_classes):
+            raise LabelError(
+                "class probabilities of a place are no levels of this legend",
+                got=f"{record.probabilities.shape[1]} classes",
+                expected=f"{self._legend.num_classes} classes, levels that add up to {ONE} or 0 in every pixel",
+                where=record.id,
+                do="make them with soft_labels.levels_of",
+            )
         if len(record.seasons) > 100:
             raise StoreError(
                 "a place has too many seasons", got=len(record.seasons), expected="at most 100", where=record.id

@@ -18,13 +18,13 @@ import pyarrow.parquet as pq
 from cromss.data.record import PlaceRecord
 from cromss.data.store_layout import (
     INDEX_FILE,
-    LABEL_KINDS,
     META_FILE,
     SHARD_FOLDER,
     Extent,
     ShardHeader,
     array_name,
     digest,
+    layers_of,
     read_header,
     shard_name,
 )
@@ -45,7 +45,7 @@ class StoreWriter:
 
     sensors: sensor -> the names of its bands, for every place the same. definitions: what each of them measures.
     shard_places: how many places a shard takes at most. scaling: sensor -> the Normalization (kind "paper") of edition
-    "uint8"; by the sensor's statistics when absent.
+    "uint8"; by the sensor's statistics when absent. annotators, soft: as in `ShardBuilder`.
     Raises StoreError when `path` holds a finished store, or one begun with other settings.
     """
 
@@ -59,6 +59,8 @@ class StoreWriter:
         edition: str = "native",
         shard_places: int = 64,
         scaling: Mapping[str, Normalization] | None = None,
+        annotators: Sequence[str] = (),
+        soft: bool = False,
     ) -> None:
         self.path = Path(path)
         self._shard = ShardBuilder(
@@ -68,6 +70,8 @@ class StoreWriter:
             edition=edition,
             shard_places=shard_places,
             scaling=scaling,
+            annotators=annotators,
+            soft=soft,
         )
         self._sensors = tuple(sensors)
         self._hashes: dict[int, str] = {}  # of the shards that this writer wrote
@@ -189,12 +193,12 @@ def _finish(
 
 def _require_same_settings(begun: Mapping[str, Any], settings: Mapping[str, Any], where: Path) -> None:
     wanted = json.loads(json.dumps(settings))
-    differing = [name for name in begun if wanted.get(name) != begun[name]]
+    differing = [name for name in {**begun, **wanted} if wanted.get(name) != begun.get(name)]
     if differing:
         raise StoreError(
             "a store was begun here with other settings",
             got={name: wanted.get(name) for name in differing},
-            expected={name: begun[name] for name in differing},
+            expected={name: begun.get(name) for name in differing},
             where=where,
             do="continue with the settings of the store, or choose another path",
         )
@@ -230,7 +234,7 @@ def _row(header: ShardHeader, place: Mapping[str, Any], season: int, sensors: tu
     row |= {"height": place["height"], "width": place["width"]}
     row |= {f"{name}_product": place["products"][name] for name in sensors}
     absent = Extent(dtype="U8", shape=(), offset=0, length=0, crc32=0)
-    for array in (*sensors, *LABEL_KINDS):
+    for array in (*sensors, *layers_of(header.settings)):
         extent = header.extents.get(array_name(place["id"], season, array), absent)
         row |= {f"{array}_offset": extent.offset, f"{array}_length": extent.length, f"{array}_crc32": extent.crc32}
     row |= {"grid": json.dumps(place["grid"], sort_keys=True), "notes": json.dumps(place["notes"], sort_keys=True)}

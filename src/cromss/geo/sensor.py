@@ -22,7 +22,9 @@ __all__ = ["RESERVED", "SENSORS", "STORED_TYPES", "Sensor"]
 STORED_TYPES = ("float32", "int16", "int32", "uint8", "uint16")
 """Types in which a store can keep the values of a sensor."""
 
-_PARTS = "labels truth valid split prior id fused mean loss"  # other arrays of a sample, branches and log rows
+_PARTS = (
+    "labels truth valid probabilities split prior id fused mean loss"  # other arrays of a sample, branches and log rows
+)
 _WORDS = (
     "add_module apply bfloat16 buffers call_super_init children clear compile cpu cuda double dump_patches eval"
     " extra_repr float forward get_buffer get_extra_state get_parameter get_submodule half ipu items keys"

@@ -103,7 +103,7 @@ class _Run:
         config = self.config
         selects = config.method == "cromss"
         target = smooth_labels(
-            batch["labels"],
+            self.setup.own_labels(batch),
             len(self.names),
             self.setup.prior(batch),
             prior_weight=config.prior_weight,
@@ -199,9 +199,15 @@ class _Run:
         where = f", continuing at step {progress.step}" if progress.step else ""
         sys.stderr.write(
             f"pretraining {self.config.method} on {len(self.setup.train_places)} places, validation on "
-            f"{len(self.setup.validation_places)}; {self.plan.total_steps} steps, {self.plan.steps_per_epoch} an epoch"
-            f"{where}\n"
+            f"{len(self.setup.validation_places)}{self._say_annotators()}; {self.plan.total_steps} steps, "
+            f"{self.plan.steps_per_epoch} an epoch{where}\n"
         )
+
+    def _say_annotators(self) -> str:
+        annotators = self.setup.store.annotators
+        if len(annotators) < 2:
+            return ""
+        return f" by {annotators[0]}, {self.setup.unscored_places} of them without its labels"
 
     def _validate(self, network: nn.Module, stop: StopSignal | None) -> Mapping[str, float]:
         """Score the bare network: its distributed wrapper would wait for ranks that have fewer batches to validate."""
@@ -256,11 +262,17 @@ class _Run:
             "inputs": {sensor: value.to_dict() for sensor, value in self.setup.normalizations.items()},
             "legend": self.setup.store.legend.to_dict(),
             "recipe": to_mapping(self.config),
-            "data": {"path": str(self.config.data), "fingerprint": self.setup.store.fingerprint},
+            "data": self._data(),
             "scores": {} if self.latest is None else self.latest.summary,
             "step": at.step,
             "epoch": at.step // self.plan.steps_per_epoch,
         }
+
+    def _data(self) -> dict[str, Any]:
+        """What the card says about the store; whose labels it holds, where there are several."""
+        store = self.setup.store
+        annotators = {"annotators": list(store.annotators)} if store.annotators else {}
+        return {"path": str(self.config.data), "fingerprint": store.fingerprint, **annotators}
 
     def _finish(self, network: SegmentationNetwork, progress: Progress) -> dict[str, Any]:
         result = {

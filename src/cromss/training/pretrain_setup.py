@@ -14,9 +14,11 @@ from torch import Tensor
 
 from cromss.config import PretrainConfig, require_at_least
 from cromss.data.dataset import PatchDataset
+from cromss.data.label_window import shares_of
 from cromss.data.loader import BatchLoader, make_loader
 from cromss.data.sampling import BatchOrder, EvaluationOrder
 from cromss.data.store import Store
+from cromss.data.store_layout import PROBABILITIES
 from cromss.errors import ConfigError, MissingDataError
 from cromss.geo.bands import Normalization, published_normalization, resolve_bands
 from cromss.models.networks import FUSED, NetworkSpec
@@ -116,20 +118,31 @@ class Setup:
             )
 
     def _choose_prior_on(self, accelerated: bool) -> str:
-        """A batch of windows for the device holds as many label maps for each place."""
+        """A batch of windows for the device holds as many label maps, of seasons and annotators, for each place."""
         if self.config.prior_on == "worker" or (self.config.prior_on is None and not accelerated):
             return "worker"
-        seasons = {self.store.num_seasons(place) for place in self.train_places.tolist()}
+        seasons = {(self.store.num_seasons(p), len(self.store.labels_of(p))) for p in self.train_places.tolist()}
         if len(seasons) == 1:
             return "device"
         if self.config.prior_on is None:
             return "worker"
         raise ConfigError(
-            "priors on the device need places with equally many seasons",
-            got=f"places with {', '.join(map(str, sorted(seasons)))} seasons",
+            "priors on the device need places with equally many label maps",
+            got="places with " + ", ".join(f"{t} seasons by {a} annotators" for t, a in sorted(seasons)),
             where=self.config.data,
             do="set prior_on to worker",
         )
+
+    def own_labels(self, batch: Mapping[str, Any]) -> Tensor:
+        """What the pixels of a batch are labelled, soft (B, C, h, w) where the store has it so, else hard (B, h, w)."""
+        return shares_of(batch[PROBABILITIES]) if self._training_data.soft else batch["labels"]
+
+    @property
+    def unscored_places(self) -> int:
+        """Validation places where the first annotator, who is scored, has no labels."""
+        if self.config.label_source != "labels":
+            return 0
+        return sum("labels" not in self.store.labels_of(place) for place in self.validation_places.tolist())
 
     def prior(self, batch: Mapping[str, Any]) -> Tensor | None:
         """The label prior of a batch, (B, C, h, w): made by the worker, made now from its labels, or None."""
@@ -178,6 +191,7 @@ class Setup:
             sigma=config.sigma,
             prior_on=self.prior_on,
             label_source=config.label_source,
+            soft=config.soft_labels and training,
             seed=config.seed,
             training=training,
         )

@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 from cromss.config import LabelsConfig
 from cromss.data.labelling import agreement, catalog, earth_engine
 from cromss.data.labelling.polygons import burn_polygons, read_polygons
-from cromss.data.labelling.soft import LabelMap, as_probabilities, from_memberships, from_probabilities
+from cromss.data.labelling.soft import LabelMap, from_memberships, from_probabilities
 from cromss.data.labelling.spectral import BANDS, CLOUD, spectral_memberships, sun_zenith
 from cromss.data.labelling.tags import classify_tags, tag_table
 from cromss.data.labelling.warped import warp_labels
+from cromss.data.soft_labels import as_probabilities
 from cromss.data.sources.file_patterns import find_files
 from cromss.errors import ConfigError, MissingDataError, RangeError
 from cromss.geo.images import describe_image, read_image

@@ -9,18 +9,13 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cromss.errors import BandError, RangeError
 from cromss.geo.legend import IGNORE
 
-__all__ = ["LabelMap", "as_probabilities", "drop_unsure", "from_memberships", "from_probabilities"]
-
-_SUM_TOLERANCE = 0.02  # of float probabilities; percent may be off by half a percent a class from rounding
+__all__ = ["LabelMap", "drop_unsure", "from_memberships", "from_probabilities"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,38 +61,6 @@ def from_memberships(
     return labelled
 
 
-def as_probabilities(
-    values_CHW: NDArray[Any], missing_HW: NDArray[np.bool_], num_classes: int, where: str | Path
-) -> NDArray[np.float32]:
-    """Probabilities (C, H, W) in 0..1 from floats in 0..1 or from whole numbers in percent; 0 where missing.
-
-    Raises BandError for another number of bands, RangeError for numbers that are neither or do not add up to 1.
-    """
-    if len(values_CHW) != num_classes:
-        raise BandError(
-            "a file of class probabilities has another number of bands than the legend has classes",
-            got=f"{len(values_CHW)} bands",
-            expected=f"{num_classes}, one a class in the order of the ids",
-            where=where,
-            do="choose the right legend, or write one band a class",
-        )
-    whole = np.issubdtype(values_CHW.dtype, np.integer)
-    known = values_CHW[:, ~missing_HW]
-    if not np.isfinite(known).all():
-        _refuse("not finite", f"{int((~np.isfinite(known)).any(axis=0).sum())} pixels", where)
-    shares = known.astype(np.float32) / np.float32(100 if whole else 1)
-    if shares.size and (shares.min() < 0 or shares.max() > 1):
-        _refuse("out of range", f"{known.min():g} to {known.max():g} as {values_CHW.dtype}", where)
-    tolerance = 0.005 * num_classes if whole else _SUM_TOLERANCE
-    sums = shares.sum(axis=0)
-    off = int((np.abs(sums - 1) > tolerance + 1e-6).sum())
-    if off:
-        _refuse("do not add up to 1", f"{off} pixels, sums from {sums.min():.3g} to {sums.max():.3g}", where)
-    probability_CHW = np.zeros(values_CHW.shape, np.float32)
-    probability_CHW[:, ~missing_HW] = shares
-    return probability_CHW
-
-
 def drop_unsure(labelled: LabelMap, least_percent: int) -> LabelMap:
     """Labels whose confidence is below `least_percent` become 255, counted; without confidences all stay."""
     if labelled.confidence_HW is None or least_percent <= 0:
@@ -108,14 +71,4 @@ def drop_unsure(labelled: LabelMap, least_percent: int) -> LabelMap:
         confidence_HW=np.where(unsure, np.uint8(IGNORE), labelled.confidence_HW),
         percent_CHW=labelled.percent_CHW,
         notes=Counter({**labelled.notes, "below the least confidence": int(unsure.sum())}),
-    )
-
-
-def _refuse(what: str, got: str, where: str | Path) -> None:
-    raise RangeError(
-        f"class probabilities are {what}" if what != "do not add up to 1" else f"class probabilities {what}",
-        got=got,
-        expected="floats in 0..1, or whole numbers in percent, that add up to 1 (100 %) in every pixel with data",
-        where=where,
-        do="apply a softmax, convert to percent, or declare the fill value as no-data",
     )
