@@ -151,6 +151,10 @@ class PrepareConfig:
         band_names: what the files of s1 or s2 call their bands, e.g. `{s2: {blue: B2, red: B4}}`, or the name of a YAML
             file of such lines, `{s2: names.yaml}`.
         labels: pattern of the label maps; null for none.
+        annotators: patterns of the label maps of several annotators, kept apart, in place of labels, e.g.
+            `{dw: "dw/{id}.tif", osm: "osm/{id}.tif"}`; scores are taken against the first (docs/labels.md).
+        probabilities: pattern of soft labels, rasters with a band a class, 0..1 or percent; where labels is null, or
+            left as it is and no such folder is there, the likeliest class is the label.
         truth: pattern of exact label maps of the same scenes, where known (for scoring only).
         s1_bands: bands to keep, by name or set (`all`, `2`).
         s2_bands: bands to keep, by name or set (`all`, `13`, `12`, `10`, `9`, `3`).
@@ -182,6 +186,8 @@ class PrepareConfig:
     sensors: dict[str, Any] = field(default_factory=dict)
     band_names: dict[str, Any] = field(default_factory=dict)
     labels: str | None = "labels/{id}.tif"
+    annotators: dict[str, str] = field(default_factory=dict)
+    probabilities: str | None = None
     truth: str | None = None
     s1_bands: str = "all"
     s2_bands: str = "all"

@@ -46,6 +46,8 @@ class Preparation:
             definitions=self.opening.definitions,
             edition=config.edition,
             shard_places=config.shard_places,
+            annotators=tuple(config.annotators),
+            soft=config.probabilities is not None,
         )
 
     def __reduce__(self) -> tuple[Callable[[Opening], Preparation], tuple[Opening]]:

@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.progress import track
 
 from cromss.config import PrepareConfig
+from cromss.data.annotator_counts import summarize_annotators
 from cromss.data.batches import Batch, batch_shards_in, make_batches
 from cromss.data.findings import findings
 from cromss.data.preparation import Preparation, Prepared, prepare_batch, write_batch
@@ -106,7 +107,8 @@ def prepare(config: PrepareConfig, draw: Draw | None = None) -> dict[str, Any]:
         statistics = collected.of(survey.listing for survey in used)
         try:
             _require_ids_differ(used)
-            figures = {**summarize(used, legend), **statistics.summary()}
+            said = summarize_annotators((survey.annotators for survey in used), legend, list(config.annotators))
+            figures = {**summarize(used, legend), **statistics.summary(), **said}
         except CromssError:  # what only the whole set shows
             _discard(out)
             raise
@@ -291,5 +293,10 @@ def _print(report: Mapping[str, Any], out: Path) -> None:
         shares = ", ".join(f"{name} {share:.1%}" for name, share in count["class_shares"].items() if share)
         held = f"{count['places']} places, no data {count['no_data_share']:.1%}; {shares or 'no labels'}"
         lines.append(f"{split or 'no split'}: {held}")
+    for name, entry in report.get("annotators", {}).items():
+        lines.append(f"{name}: labels in {entry['places']} places, none in {entry['places_without']}")
+    for entry in report.get("agreement", []):
+        if entry["share"] is not None:
+            lines.append(f"{' and '.join(entry['annotators'])} agree on {entry['share']:.1%} of {entry['pixels']:,} px")
     lines += [f"look: {finding['what']}. {finding['do']}" for finding in report["findings"]]
     Console(soft_wrap=True, highlight=False, markup=False).print("\n".join([*lines, f"more in {out / REPORT_FILE}"]))

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from cromss.data.annotator_counts import AnnotatorCounts
 from cromss.data.record import PlaceRecord
 from cromss.data.set_statistics import SetStatistics
 from cromss.data.sources.source import Scene, Source, Tally
@@ -63,6 +64,7 @@ class Survey:
     tally: Tally = field(default_factory=Tally)
     ids: list[str] = field(default_factory=list)
     counts: dict[str, Count] = field(default_factory=dict)
+    annotators: AnnotatorCounts = field(default_factory=AnnotatorCounts)
     error: DataError | None = None
 
     @property
@@ -83,6 +85,7 @@ def survey_scene(
         for record in source.records(scene, survey.tally):
             survey.ids.append(record.id)
             survey.counts.setdefault(record.split, Count()).add(record)
+            survey.annotators.add(record)
             statistics.add(record)
             take(record)
     except DataError as error:

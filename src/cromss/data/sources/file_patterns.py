@@ -82,12 +82,18 @@ def _expression(pattern: str) -> str:
 
 
 def join_by_id(
-    found: Mapping[str, Found], images: Sequence[str], optional: Sequence[str] = (), constant: Sequence[str] = ()
+    found: Mapping[str, Found],
+    images: Sequence[str],
+    optional: Sequence[str] = (),
+    constant: Sequence[str] = (),
+    one_of: Sequence[str] = (),
 ) -> tuple[list[Scene], list[Orphan]]:
     """Scenes for which every role is there, in the order of their ids, and orphans.
 
     images: the roles that make seasons; other roles without {season} serve all seasons of their place.
     optional: roles that a scene may lack; they are kept only where all its seasons have them.
+    one_of: optional roles of which a scene needs one; what is left of the others' files for want of images, or of files
+    for all seasons, is an orphan.
     constant: images that may be without {season} where others have it, and serve all seasons of their place then.
     Raises ConfigError where patterns differ in {season}, MissingDataError when no scene is complete.
     """
@@ -102,7 +108,7 @@ def join_by_id(
         )
     required = [role for role in found if role not in optional]
     seasons: dict[str, set[str | None]] = {}
-    for role in required:
+    for role in (*required, *one_of):
         for place, season in found[role]:
             seasons.setdefault(place, set()).update([season] if seasonal[role] == with_season else [])
     scenes, orphans = [], []
@@ -117,7 +123,13 @@ def join_by_id(
             else:
                 complete.append((season or ONLY_SEASON, lookup))
         if complete:
-            scenes.append(_scene(place or _name_scene(complete[0][1], images[0]), complete))
+            scene = _scene(place or _name_scene(complete[0][1], images[0]), complete)
+            orphans += _partial(place, scene, complete, one_of)
+            if not one_of or any(role in scene.files for role in one_of):
+                scenes.append(scene)
+            else:
+                there = tuple(str(path) for paths in scene.files.values() for path in paths)
+                orphans.append(Orphan(id=place, season=None, missing=tuple(one_of), found=there))
     if not scenes:
         raise MissingDataError(
             "no scene has all its files",
@@ -128,6 +140,19 @@ def join_by_id(
             do="correct the patterns so that {id} is the part of the names that partners share",
         )
     return scenes, orphans
+
+
+def _partial(
+    place: str, scene: Scene, complete: Sequence[tuple[str, Mapping[str, Path | None]]], roles: Sequence[str]
+) -> list[Orphan]:
+    """The files of roles that are not there for every season of a scene, and so for none."""
+    return [
+        Orphan(id=place, season=season, missing=(f"{role} of other seasons",), found=(str(lookup[role]),))
+        for role in roles
+        if role not in scene.files
+        for season, lookup in complete
+        if lookup[role] is not None
+    ]
 
 
 def _name_scene(lookup: Mapping[str, Path | None], image: str) -> str:

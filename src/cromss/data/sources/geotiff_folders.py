@@ -21,17 +21,18 @@ from cromss.geo.sensor import SENSORS, Sensor
 
 __all__ = ["ROLES", "GeotiffFolders"]
 
-ROLES = (*SENSORS, "labels", "truth", "split")
+ROLES = (*SENSORS, "labels", "probabilities", "truth", "split")
 """The settings of `prepare` that are patterns; other sensors have theirs in the section sensors."""
 
-_LAYERS = ("labels", "truth", "split")
+_LAYERS = ("labels", "probabilities", "truth", "split")
 
 
 class GeotiffFolders:
     """Reads scenes from folders; iterating gives every record of every complete scene.
 
-    patterns: role -> absolute pattern; roles are sensors, labels, truth, split. bands: sensor -> the bands to keep, by
-    name. definitions: what a sensor measures; of all but s1 and s2 an image may serve all seasons of a place.
+    patterns: role -> absolute pattern; roles are sensors, labels (of further annotators labels.<name>), probabilities,
+    truth, split. Where there are several annotators, a scene has labels of one at least. bands: sensor -> the bands to
+    keep, by name. definitions: what a sensor measures; of all but s1 and s2 an image may serve all seasons of a place.
     products: sensor -> the product where files do not say it. file_bands: sensor -> bands of files that name none.
     s2_offset: DN that were added to all s2 values, where files do not say it.
     split_values: split -> its value in the rasters of role split; other values, such as 0, are in no split.
@@ -54,7 +55,8 @@ class GeotiffFolders:
         tile: int | None = None,
     ) -> None:
         self.sensors = tuple(role for role in definitions if role in patterns)
-        if not self.sensors or not set(patterns) <= {*definitions, *_LAYERS}:
+        maps = tuple(role for role in patterns if role == "labels" or role.startswith("labels."))
+        if not self.sensors or not set(patterns) <= {*definitions, *_LAYERS, *maps}:
             names = " or ".join(definitions)
             raise ConfigError(
                 "a source needs images", got=sorted(patterns), expected=f"{names}, and of {', '.join(_LAYERS)}"
@@ -73,9 +75,12 @@ class GeotiffFolders:
             split_values=split_values,
             tile=tile,
         )
-        found = {role: find_files(role, patterns[role]) for role in (*self.sensors, *_LAYERS) if role in patterns}
+        roles = (*self.sensors, *dict.fromkeys(("labels", *maps, *_LAYERS)))
+        found = {role: find_files(role, patterns[role]) for role in roles if role in patterns}
         constant = tuple(name for name in self.sensors if name not in SENSORS)
-        self.scenes, self.orphans = join_by_id(found, self.sensors, optional=("truth",), constant=constant)
+        several = maps if len(maps) > 1 else ()
+        optional = ("truth", *several)
+        self.scenes, self.orphans = join_by_id(found, self.sensors, optional, constant, one_of=several)
 
     def __iter__(self) -> Iterator[PlaceRecord]:
         for scene in self.scenes:

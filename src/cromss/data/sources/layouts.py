@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from cromss.data.sources.geotiff_folders import ROLES, GeotiffFolders
+from cromss.data.sources.label_patterns import label_patterns
 from cromss.data.sources.noldo_labels import NolLabels
 from cromss.data.sources.noldo_tiles import NoldoTiles
 from cromss.data.sources.opening import Opening, default_of, refuse_patterns
@@ -26,7 +27,7 @@ __all__ = ["LAYOUTS", "Opening", "open_source", "refuse_patterns"]
 
 def open_source(opening: Opening) -> Source:
     """The source of the layout that the settings name. Raises ConfigError and MissingDataError of the reader."""
-    for name in ("s2_offset", "sensors", "band_names"):
+    for name in ("s2_offset", "sensors", "band_names", "annotators"):
         given = getattr(opening.config, name)
         if given and opening.config.layout != "geotiff_folders":
             raise ConfigError(
@@ -40,7 +41,7 @@ def open_source(opening: Opening) -> Source:
 
 def _geotiff_folders(opening: Opening) -> Source:
     config, bands = opening.config, opening.bands
-    patterns = {**{role: getattr(config, role) for role in ROLES}, **opening.patterns}
+    patterns = {**{role: getattr(config, role) for role in ROLES}, **opening.patterns, **label_patterns(config)}
     if opening.by_table:
         patterns["split"] = None
     asked = {"s1": config.s1_bands, "s2": config.s2_bands}

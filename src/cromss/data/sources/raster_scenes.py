@@ -1,8 +1,8 @@
 """Scenes whose files are whole rasters on one grid: from open files to records, in patches or whole.
 
-In: a `Scene` whose files are rasters by role (s1, s2, labels, truth, split), and functions that say how a file is
-opened, what an image file holds, and which class a value means. Out: a `PlaceRecord` for the scene, or for each patch
-of `tile` x `tile` px, one at a time; and a `Tally` of all that was left out of a scene, and why.
+In: a `Scene` whose files are rasters by role (sensors, the roles of `label_rasters`, split), and functions that say how
+a file is opened, what an image file holds, and which class a value means. Out: a `PlaceRecord` for the scene, or for
+each patch of `tile` x `tile` px, one at a time; and a `Tally` of all that was left out of a scene, and why.
 
 Every file of a scene is opened before a pixel is read, so that their grids, bands and types are compared first.
 Patches lie on the scene's own pixel grid, from its upper left corner; what does not fill a patch is left over.
@@ -20,13 +20,20 @@ import rasterio
 from numpy.typing import NDArray
 
 from cromss.data.record import PlaceRecord
+from cromss.data.sources.label_rasters import (
+    label_roles,
+    labelled,
+    read_classes,
+    read_labels,
+    require_one_legend,
+)
 from cromss.data.sources.source import Scene, Tally
 from cromss.data.sources.usable import require_usable
 from cromss.data.splits import majority_split
 from cromss.errors import BandError, ConfigError, GridError, LabelError
 from cromss.geo.images import ImageFacts, read_image
 from cromss.geo.legend import IGNORE, Legend
-from cromss.geo.raster import Grid, grid_of, open_raster, read_pixels, read_raster, require_same_grid
+from cromss.geo.raster import Grid, grid_of, open_raster, read_raster, require_same_grid
 
 __all__ = ["SceneReader", "only_band"]
 
@@ -128,9 +135,10 @@ class SceneReader:
         grid = grid_of(reference)
         for dataset in (dataset for datasets in files.values() for dataset in datasets):
             require_same_grid(grid, grid_of(dataset), reference.name, dataset.name, self.grid_tolerance)
-        for role in (role for role in files if role not in self.bands):
+        for role in (role for role in files if role not in self.bands and role != "probabilities"):
             for dataset in files[role]:
                 _ = only_band(dataset) if role == "split" else self.class_band(dataset)
+        require_one_legend(files)
         facts = {
             sensor: [self._describe(sensor, dataset, tally) for dataset in files[sensor]] for sensor in self.sensors
         }
@@ -178,13 +186,16 @@ class SceneReader:
 
     def _record(self, opened: _OpenScene, name: str, window: Window, tally: Tally) -> PlaceRecord | None:
         """The record of one window, or None if nothing in it can be learnt from."""
-        truth = self._layer(opened, "truth", window)
-        labels = self._layer(opened, "labels", window)
+        truth = None
+        if "truth" in opened.files:
+            truth = read_classes(opened.files["truth"], self.legend, self.class_band, window)
+        maps, levels = read_labels(opened.files, self.legend, self.class_band, window, tally)
         images, valid = self._images(opened, window, tally)
-        usable = valid if labels is None else valid & (labels != IGNORE)
+        usable = valid & labelled(maps) if maps else valid
         if self.tile is None:
             images_of = [dataset.name for dataset in opened.files[self.sensors[0]]]
-            require_usable(valid, usable, images_of, [dataset.name for dataset in opened.files.get("labels", ())])
+            labels_of = [dataset.name for role in label_roles(opened.files) for dataset in opened.files[role]]
+            require_usable(valid, usable, images_of, labels_of)
         elif not usable.any():
             tally.left_out["without a labelled pixel" if valid.any() else "without a pixel of data"] += 1
             return None
@@ -194,8 +205,11 @@ class SceneReader:
             return None
         if inside is not None:
             outside = ~inside[None]
-            tally.labels_outside_split += 0 if labels is None else int((outside & (labels != IGNORE)).sum())
-            labels, truth = (None if layer is None else _ignore(layer, outside) for layer in (labels, truth))
+            tally.labels_outside_split += sum(int((outside & (layer != IGNORE)).sum()) for layer in maps.values())
+            maps = {role: _ignore(layer, outside) for role, layer in maps.items()}
+            truth = None if truth is None else _ignore(truth, outside)
+            levels = None if levels is None else levels * inside
+        labels = maps.pop("labels", None)
         return PlaceRecord(
             id=name,
             seasons=opened.scene.seasons,
@@ -204,6 +218,8 @@ class SceneReader:
             labels=labels,
             truth=truth,
             valid=valid,
+            further_labels={role.removeprefix("labels."): layer for role, layer in maps.items()},
+            probabilities=levels,
             split=split,
             grid=opened.grid.window(*window),
             notes=self._notes(opened),
@@ -224,18 +240,6 @@ class SceneReader:
             if clipped := sum(raster.clipped_bands for raster in rasters):
                 tally.changed["s2 band images with reflectances below 0 set to DN 0"] += clipped
         return images, valid
-
-    def _layer(self, opened: _OpenScene, role: str, window: Window) -> NDArray[np.uint8] | None:
-        """Class ids (T, H, W), 255 where the file declares no data; None if the scene has no such files."""
-        if role not in opened.files:
-            return None
-        layers = []
-        for dataset in opened.files[role]:
-            band = self.class_band(dataset)
-            values_BHW, missing_BHW, _ = read_pixels(dataset, window)
-            encoded = self.legend.encode(values_BHW[band], dataset.name, dataset.nodatavals[band])
-            layers.append(np.where(missing_BHW[band], np.uint8(IGNORE), encoded))
-        return np.stack(layers)
 
     def _split_window(
         self, opened: _OpenScene, window: Window, usable_HW: NDArray[np.bool_]

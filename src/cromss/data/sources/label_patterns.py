@@ -1,0 +1,49 @@
+"""Which files are labels: one map a season, the maps of several annotators, class probabilities, or both of the latter.
+
+In: the settings of prepare. Out: a pattern for each role that holds labels.
+
+    annotators:                  roles "labels" (the first) and "labels.<name>"
+      dw: "dw/{id}.tif"
+      osm: "osm/{id}.tif"
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from cromss.config import PrepareConfig
+from cromss.data.sources.opening import default_of
+from cromss.data.store_layout import label_layers
+from cromss.errors import ConfigError
+
+__all__ = ["label_patterns"]
+
+
+def label_patterns(config: PrepareConfig) -> dict[str, str | None]:
+    """Role -> pattern, from root, of all labels but the truth. Raises ConfigError for settings that exclude each other.
+
+    With probabilities, a pattern of labels that was left as it is counts only where its folder is there.
+    """
+    left = config.labels == default_of("labels")
+    if config.annotators:
+        return _of_annotators(config, left)
+    if config.probabilities is None or config.labels is None or not left:
+        return {"labels": config.labels, "probabilities": config.probabilities}
+    there = (Path(config.root) / config.labels.partition("/")[0]).is_dir()
+    return {"labels": config.labels if there else None, "probabilities": config.probabilities}
+
+
+def _of_annotators(config: PrepareConfig, left: bool) -> dict[str, str | None]:
+    names = list(config.annotators)
+    if (config.labels is not None and not left) or config.probabilities is not None:
+        raise ConfigError(
+            "several annotators stand in the place of labels and probabilities",
+            got=f"annotators {', '.join(names)}, labels {config.labels}, probabilities {config.probabilities}",
+            expected="either annotators, or labels and probabilities",
+            do="give the label maps as one more annotator, or leave annotators out",
+        )
+    strange = [name for name in names if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,30}", name)]
+    if strange:
+        raise ConfigError("an annotator has a name that cannot be used", got=strange, expected="letters, digits, _, -")
+    return dict(zip(label_layers(names), config.annotators.values(), strict=True))

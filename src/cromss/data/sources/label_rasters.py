@@ -1,0 +1,117 @@
+"""The labels of a window, from the open files of a scene: of one annotator or several, hard or soft.
+
+In: role -> one dataset a season, of the roles "labels", "labels.<annotator>", "probabilities", "truth". Out: class ids
+(T, H, W), 255 where there is none, and levels of class probabilities (T, C, H, W); what was left out is counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+
+from cromss.data.soft_labels import as_probabilities, levels_of, likeliest, settle
+from cromss.data.sources.source import Tally
+from cromss.errors import LabelError
+from cromss.geo.legend import IGNORE, Legend
+from cromss.geo.raster import read_pixels, read_raster
+
+__all__ = ["Labels", "label_roles", "labelled", "read_classes", "read_labels", "require_one_legend"]
+
+Window = tuple[int, int, int, int]
+Files = Mapping[str, Sequence[rasterio.DatasetReader]]
+Labels = dict[str, NDArray[np.uint8]]
+"""Role -> (T, H, W)."""
+
+
+def label_roles(files: Mapping[str, object]) -> list[str]:
+    """The roles that hold labels to learn from."""
+    return [role for role in files if role in ("labels", "probabilities") or role.startswith("labels.")]
+
+
+def labelled(maps: Labels) -> NDArray[np.bool_]:
+    """Where any annotator has a label, (T, H, W)."""
+    found: NDArray[np.bool_] = np.logical_or.reduce([layer != IGNORE for layer in maps.values()])
+    return found
+
+
+def require_one_legend(files: Files) -> None:
+    """Raise LabelError where the tags LEGEND of the annotators' files name different legends."""
+    tags = {
+        dataset.name: tag
+        for role in label_roles(files)
+        for dataset in files[role]
+        if (tag := dataset.tags().get("LEGEND"))
+    }
+    if len(set(tags.values())) > 1:
+        raise LabelError(
+            "the annotators of a place use different legends",
+            got=", ".join(f"{tag} in {name}" for name, tag in tags.items()),
+            expected="one legend",
+            do="bring their maps into one legend first: cromss labels --source maps --map_legend ...",
+        )
+
+
+def read_labels(
+    files: Files,
+    legend: Legend,
+    class_band: Callable[[rasterio.DatasetReader], int],
+    window: Window,
+    tally: Tally,
+) -> tuple[Labels, NDArray[np.uint8] | None]:
+    """The labels of each annotator, and the levels of class probabilities where there are such files.
+
+    Of several annotators those without a single label in the window are left out, unless none has any.
+    """
+    maps = {
+        role: read_classes(files[role], legend, class_band, window)
+        for role in label_roles(files)
+        if role != "probabilities"
+    }
+    if "probabilities" not in files:
+        empty = [role for role, layer in maps.items() if (layer == IGNORE).all()]
+        if empty and len(empty) < len(maps):
+            tally.changed.update(f"places without a label in {role}, which was left out there" for role in empty)
+            maps = {role: layer for role, layer in maps.items() if role not in empty}
+        return maps, None
+    likely, levels = _read_probabilities(files["probabilities"], legend, window)
+    if "labels" not in maps:
+        return {"labels": likely}, levels
+    labels, levels, unlabelled, unsaid = settle(maps["labels"], levels)
+    if unlabelled:
+        tally.changed["pixels of labels set to 255 for want of probabilities"] += unlabelled
+    if unsaid:
+        tally.changed["pixels of probabilities left out for want of a label"] += unsaid
+    return {"labels": labels}, levels
+
+
+def read_classes(
+    datasets: Sequence[rasterio.DatasetReader],
+    legend: Legend,
+    class_band: Callable[[rasterio.DatasetReader], int],
+    window: Window,
+) -> NDArray[np.uint8]:
+    """Class ids (T, H, W), 255 where a file declares no data. Raises LabelError for values without a class."""
+    layers = []
+    for dataset in datasets:
+        band = class_band(dataset)
+        values_BHW, missing_BHW, _ = read_pixels(dataset, window)
+        encoded = legend.encode(values_BHW[band], dataset.name, dataset.nodatavals[band])
+        layers.append(np.where(missing_BHW[band], np.uint8(IGNORE), encoded))
+    return np.stack(layers)
+
+
+def _read_probabilities(
+    datasets: Sequence[rasterio.DatasetReader], legend: Legend, window: Window
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """The likeliest classes (T, H, W) and the levels (T, C, H, W); none where a pixel has 0 in all bands."""
+    labels, levels = [], []
+    for dataset in datasets:
+        raster = read_raster(dataset, window)
+        missing_HW = ~raster.valid_HW | (raster.values_BHW == 0).all(axis=0)
+        shares = as_probabilities(raster.values_BHW, missing_HW, legend.num_classes, dataset.name)
+        labels.append(likeliest(shares))
+        levels.append(levels_of(shares))
+    return np.stack(labels), np.stack(levels)
