@@ -1,4 +1,4 @@
-"""Killing workers and drivers in the middle of preparing: the same store after all, and no process left behind."""
+"""Killing workers and drivers in the middle of preparing or labelling: the same files after all, no process left."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from cromss.config import LabelsConfig
+from cromss.data.labelling.run import label
 from cromss.data.prepare import prepare
 from records import contents
 from small_scenes import settings, write_scene
@@ -114,3 +116,38 @@ def test_ctrl_c_ends_all_processes_with_one_line(root, whole, tmp_path):
     assert (root.parent / "stderr.txt").read_text() == "cromss: interrupted\n"
     prepare(settings(root, tmp_path / "out", shard_places=1))
     assert store_of(tmp_path / "out") == whole
+
+
+@contextlib.contextmanager
+def labelling(root: Path, out: Path):
+    """`cromss labels rules` with two workers, in a process group of its own, once label maps appear."""
+    command = ["labels", "rules", "--root", root, "--out", out, "--s2_product", "L1C", "--sun_zenith", "40"]
+    command += ["--workers", "2", "--on_existing", "keep", "--on_bad", "skip"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "cromss", *map(str, command)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as process:
+        try:
+            wait_for(lambda: len(list(out.glob("labels/*.tif"))) >= 3 or process.poll() is not None, 240)
+            yield process, psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_labels_that_are_killed_in_the_middle_are_continued_to_the_same_files_and_report(root, tmp_path):
+    options = {"source": "rules", "root": str(root), "s2_product": "L1C", "sun_zenith": 40.0, "on_bad": "skip"}
+    label(LabelsConfig(out=str(tmp_path / "whole"), **options))
+    with labelling(root, tmp_path / "out") as (process, family):
+        process.kill()
+        assert process.wait(timeout=60) == -signal.SIGKILL
+        wait_for(lambda: gone(family), 30)
+    assert not (tmp_path / "out" / "labels-report.json").exists()
+    kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("labels/*.tif")}
+    assert 3 <= len(kept) < PLACES
+    with labelling(root, tmp_path / "out") as (process, _):
+        assert process.wait(timeout=300) == 0
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept

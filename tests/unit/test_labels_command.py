@@ -92,7 +92,7 @@ def test_a_scene_in_strips_is_the_scene_in_one_piece(tmp_path, monkeypatch):
 def _make(root):
     config = LabelsConfig(source="rules", root=str(root), out="unused", write_probabilities=True)
     image = labellers.ImageFile(id="a", season=None, path=root / "s2" / "a.tif")
-    return labellers.make_labeller(config, LEGEND, [image], {})(image)
+    return labellers.make_labeller(config, LEGEND)(image)
 
 
 def test_nothing_is_written_over_and_keep_makes_the_rest(root, tmp_path):

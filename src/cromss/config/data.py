@@ -94,6 +94,9 @@ class LabelsConfig:
         write_probabilities: also write probabilities/<id>.tif, a band a class, where the source has them.
         on_existing: `stop`, or `keep` what is there and make the rest; nothing is ever overwritten.
         on_bad: `stop` at the first image that cannot be labelled, or `skip` such images, counted and listed.
+        workers: processes that label, one of them without Dask; files and report are the same for any number.
+        dask_scheduler: address of a Dask scheduler whose workers are used instead; they need the same files under the
+            same paths.
     """
 
     source: Literal["rules", "polygons", "maps", "stac", "probabilities", "fuse", "earth_engine"]
@@ -126,6 +129,8 @@ class LabelsConfig:
     write_probabilities: bool = False
     on_existing: Literal["stop", "keep"] = "stop"
     on_bad: Literal["stop", "skip"] = "stop"
+    workers: int = 1
+    dask_scheduler: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

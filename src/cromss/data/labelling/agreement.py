@@ -14,7 +14,7 @@ Equal votes are the same case, so the fit works on counts of distinct votes: as 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +24,17 @@ from cromss.data.labelling.soft import LabelMap
 from cromss.errors import ArgumentError
 from cromss.geo.legend import IGNORE
 
-__all__ = ["Annotators", "agree", "count_votes", "fit_annotators", "majority", "posterior", "shares_right"]
+__all__ = [
+    "Annotators",
+    "agree",
+    "count_map",
+    "count_votes",
+    "distinct_votes",
+    "fit_annotators",
+    "majority",
+    "posterior",
+    "shares_right",
+]
 
 _TIE = 1e-6  # sums of weights closer than this are equal
 _SMOOTHING = 0.1  # pixels added to every cell of an error table, so that nothing is ever impossible
@@ -76,11 +86,21 @@ def count_votes(maps: Iterable[NDArray[np.uint8]]) -> tuple[NDArray[np.uint8], N
     width = 0
     for votes_KHW in maps:
         width = len(votes_KHW)
-        if width > _MAX_ANNOTATORS:
-            raise ArgumentError("too many maps to fit", got=width, expected=f"at most {_MAX_ANNOTATORS}")
-        for number, count in zip(*np.unique(_numbers(votes_KHW), return_counts=True), strict=True):
-            counts[int(number)] += int(count)
-    counts.pop(256**width - 1, None)  # 255 from every map
+        counts.update(count_map(votes_KHW))
+    return distinct_votes(counts, width)
+
+
+def count_map(votes_KHW: NDArray[np.uint8]) -> Counter[int]:
+    """How many pixels of one image gave each vote, by its number; the counts of images add up."""
+    if len(votes_KHW) > _MAX_ANNOTATORS:
+        raise ArgumentError("too many maps to fit", got=len(votes_KHW), expected=f"at most {_MAX_ANNOTATORS}")
+    numbers, counts = np.unique(_numbers(votes_KHW), return_counts=True)
+    return Counter(dict(zip(numbers.tolist(), counts.tolist(), strict=True)))
+
+
+def distinct_votes(counted: Mapping[int, int], width: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """The votes (N, K) behind the counts of K = `width` maps, and the counts; the vote without a label left out."""
+    counts = {number: count for number, count in counted.items() if number != 256**width - 1}  # 255 from every map
     numbers = sorted(counts)
     return _votes(np.array(numbers, np.int64), width), np.array([counts[number] for number in numbers], np.int64)
 

@@ -1,7 +1,8 @@
 """Which labeller a source is: from the settings to a function that makes the labels of one image.
 
-In: a `LabelsConfig` and the images found. Out: `Labeller`, image -> (`LabelMap`, grid); it reads the image's file and
-whatever else the source needs, and raises DataError for what makes this image unusable.
+In: a `LabelsConfig`. Out: `Labeller`, image -> (`LabelMap`, grid); it reads the image's file and whatever else the
+source needs, and raises DataError for what makes this image unusable. Where a fit over all images comes first
+(`dawid_skene`), `vote_counter` is the part of it that each image has.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import rasterio
@@ -33,7 +33,7 @@ from cromss.geo.legend import IGNORE, Legend, get_legend
 from cromss.geo.raster import Grid, grid_of, open_raster, read_raster, require_same_grid
 from cromss.geo.remap import read_remap, remap, remap_table
 
-__all__ = ["ImageFile", "Labeller", "make_labeller"]
+__all__ = ["ImageFile", "Labeller", "make_labeller", "vote_counter"]
 
 _ROWS = 256  # of a strip: enough for the unit of its values to be judged, and one row of usual blocks
 
@@ -48,27 +48,27 @@ class ImageFile:
 
 
 Labeller = Callable[[ImageFile], tuple[LabelMap, Grid]]
-Facts = dict[str, Any]
 
 
-def make_labeller(config: LabelsConfig, legend: Legend, images: Sequence[ImageFile], facts: Facts) -> Labeller:
-    """The labeller of `config.source`; `facts` takes what it finds out about the source as a whole, for the report.
+def make_labeller(config: LabelsConfig, legend: Legend, fitted: agreement.Annotators | None = None) -> Labeller:
+    """The labeller of `config.source`; fitted: what was fitted to all images, for fuse_by `dawid_skene`.
 
     Raises ConfigError and MissingDataError for settings that lead nowhere.
     """
-    makers: Mapping[str, Callable[[LabelsConfig, Legend, Sequence[ImageFile], Facts], Labeller]] = {
+    if config.source == "fuse":
+        return _fuse(config, legend, fitted)
+    makers: Mapping[str, Callable[[LabelsConfig, Legend], Labeller]] = {
         "rules": _rules,
         "polygons": _polygons,
         "maps": _maps,
         "stac": _stac,
         "probabilities": _probabilities,
-        "fuse": _fuse,
         "earth_engine": _earth_engine,
     }
-    return makers[config.source](config, legend, images, facts)
+    return makers[config.source](config, legend)
 
 
-def _rules(config: LabelsConfig, legend: Legend, images: Sequence[ImageFile], facts: Facts) -> Labeller:
+def _rules(config: LabelsConfig, legend: Legend) -> Labeller:
     table = remap_table(get_legend("dynamic_world"), legend) if legend.name != "dynamic_world" else None
     if table is not None and config.write_probabilities:
         raise ConfigError("the rules have probabilities for Dynamic World's classes only", got=legend.name)
@@ -145,7 +145,7 @@ def _remapped(labelled: LabelMap, table: NDArray[np.uint8]) -> LabelMap:
     )
 
 
-def _polygons(config: LabelsConfig, legend: Legend, images: Sequence[ImageFile], facts: Facts) -> Labeller:
+def _polygons(config: LabelsConfig, legend: Legend) -> Labeller:
     path = _needed(config.polygons, "polygons")
     table = tag_table(legend, config.tags)
 
@@ -169,7 +169,7 @@ def _polygons(config: LabelsConfig, legend: Legend, images: Sequence[ImageFile],
     return label
 
 
-def _maps(config: LabelsConfig, legend: Legend, images: Sequence[ImageFile], facts: Facts) -> Labeller:
+def _maps(config: LabelsConfig, legend: Legend) -> Labeller:
     pattern = _needed(config.maps, "maps")
     tiles = sorted(glob.glob(pattern)) if "://" not in pattern else [pattern]  # noqa: PTH207 - absolute patterns too
     labeller = _warping(config, legend, lambda grid: tiles)
@@ -178,7 +178,7 @@ def _maps(config: LabelsConfig, legend: Legend, images: Sequence[ImageFile], fac
     return labeller
 
 
-def _stac(config: LabelsConfig, legend: Legend, images: Sequence[ImageFile], facts: Facts) -> Labeller:
+def _stac(config: LabelsConfig, legend: Legend) -> Labeller:
     where = _needed(config.stac, "stac")
     find = catalog.tile_finder(where, config.collection, config.asset, config.start, config.end)
     return _warping(config, legend, find)
@@ -198,7 +198,7 @@ def _warping(config: LabelsConfig, legend: Legend, find: Callable[[Grid], Sequen
     return label
 
 
-def _probabilities(config: LabelsConfig, legend: Legend, images: Sequence[ImageFile], facts: Facts) -> Labeller:
+def _probabilities(config: LabelsConfig, legend: Legend) -> Labeller:
     find = _partners("probabilities", config, _needed(config.probabilities, "probabilities"))
 
     def label(image: ImageFile) -> tuple[LabelMap, Grid]:
@@ -215,7 +215,14 @@ def _probabilities(config: LabelsConfig, legend: Legend, images: Sequence[ImageF
     return label
 
 
-def _fuse(config: LabelsConfig, legend: Legend, images: Sequence[ImageFile], facts: Facts) -> Labeller:
+def vote_counter(config: LabelsConfig, legend: Legend) -> Callable[[ImageFile], Counter[int]]:
+    """A function that counts the votes of the maps in one image, as `agreement.count_map` does."""
+    votes = _voting(config, legend)
+    return lambda image: agreement.count_map(votes(image, _grid(image)))
+
+
+def _voting(config: LabelsConfig, legend: Legend) -> Callable[[ImageFile, Grid], NDArray[np.uint8]]:
+    """A function that reads the maps to fuse (K, H, W)."""
     if len(config.fuse) < 2 or len(config.confidences) not in (0, len(config.fuse)):
         raise ConfigError(
             "fusing takes two or more label maps, and a confidence for each or for none",
@@ -226,16 +233,16 @@ def _fuse(config: LabelsConfig, legend: Legend, images: Sequence[ImageFile], fac
         raise ConfigError("only majority looks at confidences", got=f"fuse_by {config.fuse_by}", do="leave them out")
     source, table = _source_legend(config, legend)
     finders = [_partners("fuse", config, pattern) for pattern in config.fuse]
-    weighers = [_partners("confidences", config, pattern) for pattern in config.confidences]
 
     def votes(image: ImageFile, grid: Grid) -> NDArray[np.uint8]:
         return np.stack([remap(_votes(find(image), grid, image, source), table) for find in finders])
 
-    fitted: list[agreement.Annotators] = []
-    if config.fuse_by == "dawid_skene":
-        counted = agreement.count_votes(votes(image, _grid(image)) for image in images)
-        fitted.append(agreement.fit_annotators(*counted, legend.num_classes))
-        facts["share right by the fit"] = dict(zip(config.fuse, agreement.shares_right(fitted[0]), strict=True))
+    return votes
+
+
+def _fuse(config: LabelsConfig, legend: Legend, fitted: agreement.Annotators | None) -> Labeller:
+    votes = _voting(config, legend)
+    weighers = [_partners("confidences", config, pattern) for pattern in config.confidences]
 
     def label(image: ImageFile) -> tuple[LabelMap, Grid]:
         grid = _grid(image)
@@ -246,8 +253,8 @@ def _fuse(config: LabelsConfig, legend: Legend, images: Sequence[ImageFile], fac
             strip_KHW = votes_KHW[:, top : top + _ROWS]
             if config.fuse_by == "agree":
                 parts.append(agreement.agree(strip_KHW, config.votes))
-            elif fitted:
-                parts.append(agreement.posterior(strip_KHW, fitted[0]))
+            elif fitted is not None:
+                parts.append(agreement.posterior(strip_KHW, fitted))
             else:
                 weights = None if weight_KHW is None else weight_KHW[:, top : top + _ROWS]
                 parts.append(agreement.majority(strip_KHW, legend.num_classes, weights))
@@ -256,7 +263,7 @@ def _fuse(config: LabelsConfig, legend: Legend, images: Sequence[ImageFile], fac
     return label
 
 
-def _earth_engine(config: LabelsConfig, legend: Legend, images: Sequence[ImageFile], facts: Facts) -> Labeller:
+def _earth_engine(config: LabelsConfig, legend: Legend) -> Labeller:
     if legend.name != "dynamic_world":
         raise ConfigError("Earth Engine gives Dynamic World's classes", got=legend.name, expected="dynamic_world")
     engine = earth_engine.connect(config.project)

@@ -1,35 +1,47 @@
 """`cromss labels`: noisy label maps for a folder of images, and a report of what was labelled and what was not.
 
 In: a `LabelsConfig`. Out: the files of `cromss.data.labelling.output`, labels-report.json, and the report as a dict.
-Files that exist are never written over: the command stops, or keeps them and makes the rest.
+Files that exist are never written over: the command stops, or keeps them and makes the rest. Each image is labelled by
+one worker, alone; files and report are the same for any number of workers, and after any number of interruptions.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
 from cromss.config import LabelsConfig
-from cromss.data.labelling.labellers import ImageFile, make_labeller
+from cromss.data.labelling.agreement import Annotators, distinct_votes, fit_annotators, shares_right
+from cromss.data.labelling.labellers import ImageFile, Labeller, make_labeller, vote_counter
 from cromss.data.labelling.output import label_paths, write_label_map
 from cromss.data.labelling.soft import LabelMap, drop_unsure
+from cromss.data.labelling.tally import NOTES, Tally, tally_files, tally_map
 from cromss.data.sources.file_patterns import find_files
 from cromss.errors import ConfigError, DataError, LabelError
-from cromss.files import write_json
+from cromss.files import read_json, write_json
 from cromss.geo.legend import IGNORE, Legend, get_legend
+from cromss.workers import Each, open_workers, require_workers
 
 __all__ = ["REPORT_FILE", "label"]
 
 REPORT_FILE = "labels-report.json"
+_BEGUN_FILE = "labels-begun.json"
+
+_MEANS = ("out", "on_existing", "on_bad", "workers", "dask_scheduler")  # settings that change no label
+_PATHS = ("root", "out", "polygons", "tags", "maps", "remap", "stac")  # that workers of other machines look for
+_NEIGHBOURS = 4  # images that one worker labels one after the other
+
+T = TypeVar("T")
 
 # setting -> the sources that look at it; the other settings are everybody's
 _OF_SOURCE: Mapping[str, tuple[str, ...]] = {
@@ -58,22 +70,25 @@ _OF_SOURCE: Mapping[str, tuple[str, ...]] = {
 }
 
 
-@dataclasses.dataclass(kw_only=True)
-class _Tally:
-    """Sums over all images. pixels: of each label 0..255; percent: the sum of confidences; sure: pixels with one."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Labelling:
+    """What labels an image, in any process: another that is sent it opens the source anew."""
 
-    pixels: NDArray[np.int64] = dataclasses.field(default_factory=lambda: np.zeros(256, np.int64))
-    percent: int = 0
-    sure: int = 0
-    notes: Counter[str] = dataclasses.field(default_factory=Counter)
+    config: LabelsConfig
+    legend: Legend
+    fitted: Annotators | None = None
 
-    def add(self, labelled: LabelMap) -> None:
-        self.pixels += np.bincount(labelled.labels_HW.ravel(), minlength=256)
-        self.notes.update(labelled.notes)
-        if labelled.confidence_HW is not None:
-            known = labelled.confidence_HW[labelled.confidence_HW != IGNORE]
-            self.percent += int(known.sum(dtype=np.int64))
-            self.sure += known.size
+    @cached_property
+    def labeller(self) -> Labeller:
+        return make_labeller(self.config, self.legend, self.fitted)
+
+    @cached_property
+    def counter(self) -> Callable[[ImageFile], Counter[int]]:
+        return vote_counter(self.config, self.legend)
+
+    def __reduce__(self) -> tuple[type[Labelling], tuple[object, ...]]:
+        """Open files and connections stay behind."""
+        return (Labelling, (self.config, self.legend, self.fitted))
 
 
 def label(config: LabelsConfig) -> dict[str, Any]:
@@ -86,36 +101,136 @@ def label(config: LabelsConfig) -> dict[str, Any]:
     legend = get_legend(config.legend)
     found = find_files("images", str(Path(config.root) / config.images))
     images = [ImageFile(id=place, season=season, path=path) for (place, season), path in sorted(found.items(), key=str)]
-    wanted, kept = _without_existing(config, images)
+    kept = _kept(config, images)
+    wanted = [image for image in images if _name(image) not in kept]
+    tally, refused = Tally(), []
     facts: dict[str, Any] = {}
-    labeller = make_labeller(config, legend, images, facts)
-    tally, refused = _Tally(), []
-    console = Console(stderr=True)
-    progress = track(wanted, description="labelling", console=console, disable=not sys.stderr.isatty(), transient=True)
-    for image in progress:
-        try:
-            labelled, grid = labeller(image)
-            labelled = drop_unsure(labelled, config.min_confidence)
-            _require_labels(labelled, image)
-        except DataError as error:
-            if config.on_bad == "stop":
-                raise
-            refused.append({"image": str(image.path), "error": type(error).__name__, "text": str(error)})
-            continue
-        paths = label_paths(config.out, image.id, image.season)
-        tags = {"LABEL_SOURCE": config.source, "IMAGE": image.path.name}
-        write_label_map(paths, labelled, grid, legend, tags, config.write_probabilities)
-        tally.add(labelled)
-    if wanted and len(refused) == len(wanted):
-        raise DataError("no image can be labelled", got="\n    ".join(["", *(row["text"] for row in refused[:20])]))
-    report = _report(config, legend, tally, len(wanted) - len(refused), refused, kept) | {"facts": facts}
+    with open_workers(config.workers, config.dask_scheduler) as each:
+        labelling = Labelling(config, legend)
+        if config.fuse_by == "dawid_skene" and config.source == "fuse":
+            labelling, facts = _fit(labelling, images, each)
+        _ = labelling.labeller  # settings that lead nowhere are found here, once
+        with _begun(config, kept):
+            for made in _progress(each(label_image, labelling, wanted, together=_NEIGHBOURS), len(wanted), "labelling"):
+                if isinstance(made, Tally):
+                    tally.merge(made)
+                else:
+                    refused.append(made)
+            if wanted and len(refused) == len(wanted):
+                rows = ["", *(row["text"] for row in refused[:20])]
+                raise DataError("no image can be labelled", got="\n    ".join(rows))
+    report = _report(config, legend, tally, len(wanted) - len(refused), refused, len(kept)) | {"facts": facts}
     write_json(Path(config.out) / REPORT_FILE, report)
+    (Path(config.out) / _BEGUN_FILE).unlink(missing_ok=True)
     _print(report, Path(config.out))
     return report
 
 
+def label_image(labelling: Labelling, image: ImageFile) -> Tally | dict[str, str]:
+    """Label one image, unless an interrupted run has: the sums of its map, or the refusal where `on_bad` is "skip"."""
+    config = labelling.config
+    paths = label_paths(config.out, image.id, image.season)
+    if paths["labels"].exists():
+        return tally_files(paths)
+    try:
+        labelled, grid = labelling.labeller(image)
+        labelled = drop_unsure(labelled, config.min_confidence)
+        _require_labels(labelled, image)
+    except DataError as error:
+        if config.on_bad == "stop":
+            raise
+        return {"image": str(image.path), "error": type(error).__name__, "text": str(error)}
+    tags = {"LABEL_SOURCE": config.source, "IMAGE": image.path.name, NOTES: json.dumps(labelled.notes)}
+    write_label_map(paths, labelled, grid, labelling.legend, tags, config.write_probabilities)
+    return tally_map(labelled)
+
+
+def count_image(labelling: Labelling, image: ImageFile) -> Counter[int]:
+    """The votes of the maps to fuse in one image."""
+    return labelling.counter(image)
+
+
+def _fit(labelling: Labelling, images: Sequence[ImageFile], each: Each) -> tuple[Labelling, dict[str, Any]]:
+    """A first pass over all images, those with labels too, so that the fit is the same whatever is there already."""
+    config, counts = labelling.config, Counter[int]()
+    _ = labelling.counter
+    for counted in _progress(each(count_image, labelling, images, together=_NEIGHBOURS), len(images), "fitting"):
+        counts.update(counted)
+    fitted = fit_annotators(*distinct_votes(counts, len(config.fuse)), labelling.legend.num_classes)
+    shares = dict(zip(config.fuse, shares_right(fitted), strict=True))
+    return Labelling(config, labelling.legend, fitted), {"share right by the fit": shares}
+
+
+def _name(image: ImageFile) -> str:
+    return f"{image.id}/{image.season}"
+
+
+def _kept(config: LabelsConfig, images: Sequence[ImageFile]) -> set[str]:
+    """The names of the images whose labels are kept as they are: those that were there before this work was begun.
+
+    A run that was interrupted left its settings and that list behind; what it made counts as made now. Raises
+    ConfigError for labels that exist, unless they shall be kept, and for those of an interrupted run of other settings.
+    """
+    there = [image for image in images if label_paths(config.out, image.id, image.season)["labels"].exists()]
+    if there and config.on_existing == "stop":
+        example = label_paths(config.out, there[0].id, there[0].season)["labels"]
+        raise ConfigError(
+            "label maps exist already",
+            got=f"{len(there)} of {len(images)}, such as {example}",
+            where=config.out,
+            do="choose another out, delete them, or keep them and make the rest with on_existing=keep",
+        )
+    path, names = Path(config.out) / _BEGUN_FILE, set(map(_name, there))
+    before = read_json(path) if path.exists() else None
+    if not isinstance(before, dict):
+        return names
+    kept = names & set(before.get("kept", ()))
+    now, then = _settings(config), before.get("settings")
+    if names != kept and now != then:
+        differing = [name for name in now if not isinstance(then, dict) or then.get(name) != now[name]]
+        raise ConfigError(
+            "labels were begun here with other settings",
+            got={name: now[name] for name in differing},
+            expected={name: then[name] for name in differing} if isinstance(then, dict) else then,
+            where=config.out,
+            do="go on with those settings, or delete that folder, or choose another out",
+        )
+    return kept
+
+
+@contextlib.contextmanager
+def _begun(config: LabelsConfig, kept: set[str]) -> Iterator[None]:
+    """Leave behind what `_kept` asks for, should this run be interrupted; nothing where nothing was made."""
+    out = Path(config.out)
+    new = not out.exists()
+    write_json(out / _BEGUN_FILE, {"settings": _settings(config), "kept": sorted(kept)})
+    try:
+        yield
+    except BaseException:
+        if new and not any((out / "labels").glob("*")):
+            (out / _BEGUN_FILE).unlink()
+            with contextlib.suppress(OSError):  # not empty
+                out.rmdir()
+        raise
+
+
+def _settings(config: LabelsConfig) -> dict[str, Any]:
+    """The settings that decide what labels are, in JSON types."""
+    chosen = {name: value for name, value in dataclasses.asdict(config).items() if name not in _MEANS}
+    settings: dict[str, Any] = json.loads(json.dumps(chosen))
+    return settings
+
+
+def _progress(items: Iterable[T], total: int, title: str) -> Iterable[T]:
+    console, hidden = Console(stderr=True), not sys.stderr.isatty()
+    return track(items, total=total, description=title, console=console, disable=hidden, transient=True)
+
+
 def _require_settings(config: LabelsConfig) -> None:
-    """Refuse settings that the chosen source would not look at."""
+    """Refuse settings that the chosen source would not look at, and workers that cannot be had."""
+    given = {name: getattr(config, name) for name in _PATHS}
+    paths = {name: text for name, text in given.items() if text is not None and "://" not in text}
+    require_workers(config.workers, config.dask_scheduler, **paths)
     defaults = {entry.name: entry.default for entry in dataclasses.fields(config)}
     for name, sources in _OF_SOURCE.items():
         if config.source not in sources and getattr(config, name) != defaults[name]:
@@ -150,23 +265,8 @@ def _require_labels(labelled: LabelMap, image: ImageFile) -> None:
         )
 
 
-def _without_existing(config: LabelsConfig, images: Sequence[ImageFile]) -> tuple[list[ImageFile], int]:
-    """The images whose labels are not there yet, and the number of the others."""
-    wanted = [image for image in images if not label_paths(config.out, image.id, image.season)["labels"].exists()]
-    if len(wanted) < len(images) and config.on_existing == "stop":
-        there = next(image for image in images if image not in wanted)
-        example = label_paths(config.out, there.id, there.season)["labels"]
-        raise ConfigError(
-            "label maps exist already",
-            got=f"{len(images) - len(wanted)} of {len(images)}, such as {example}",
-            where=config.out,
-            do="choose another out, delete them, or keep them and make the rest with on_existing=keep",
-        )
-    return wanted, len(images) - len(wanted)
-
-
 def _report(
-    config: LabelsConfig, legend: Legend, tally: _Tally, made: int, refused: list[dict[str, str]], kept: int
+    config: LabelsConfig, legend: Legend, tally: Tally, made: int, refused: list[dict[str, str]], kept: int
 ) -> dict[str, Any]:
     labelled = int(tally.pixels[:IGNORE].sum())
     total = labelled + int(tally.pixels[IGNORE])
@@ -181,7 +281,7 @@ def _report(
         "mean_confidence_percent": tally.percent / tally.sure if tally.sure else None,
         "notes": dict(tally.notes.most_common()),
         "refusals": refused,
-        "settings": {name: value for name, value in dataclasses.asdict(config).items() if name != "out"},
+        "settings": _settings(config),
     }
 
 
