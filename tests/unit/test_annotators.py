@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from cromss.config import PretrainConfig
 from cromss.data.dataset import PatchDataset, collate
 from cromss.data.prepare import prepare
 from cromss.data.record import PlaceRecord
@@ -20,6 +21,9 @@ from cromss.errors import ConfigError, GridError, LabelError, StoreError
 from cromss.geo.bands import published_normalization
 from cromss.geo.raster import read_raster
 from cromss.method import label_prior
+from cromss.training.checkpoint import load_card
+from cromss.training.pretrain import pretrain
+from cromss.training.pretrain_setup import Setup
 from records import BANDS, LEGEND, make_record, write_store
 from small_scenes import grid, settings, write_labels, write_scene
 
@@ -238,3 +242,23 @@ def test_an_annotator_on_another_grid_is_refused(root: Path, tmp_path: Path):
 def test_settings_that_do_not_go_with_annotators_are_refused(root: Path, tmp_path: Path, changes, what):
     with pytest.raises(ConfigError, match=what):
         prepare(settings(root, tmp_path / "store", **{"annotators": PATTERNS, **changes}))
+
+
+def test_pretraining_learns_from_all_annotators_is_scored_by_the_first_and_says_so(store: Store, tmp_path, capsys):
+    splits = ("train", "train", "validation", "validation")
+    parted = [dataclasses.replace(record, split=split) for record, split in zip(records(), splits, strict=True)]
+    several = write_store(tmp_path / "several", parted, annotators=NAMES)
+    config = PretrainConfig(
+        data=str(several), out=str(tmp_path / "run"), encoder="tu-cromss_narrow", decoder_channels=(8, 8, 8, 8, 8),
+        crop=32, batch_size=2, steps=2, pictures_every=0,
+    )  # fmt: skip
+    result = pretrain(config)
+    assert "validation on 2 by dw, 1 of them without its labels" in capsys.readouterr().err
+    assert load_card(tmp_path / "run" / "final")["data"]["annotators"] == list(NAMES)
+    assert 0 <= result["validation"]["summary"]["mean_oa"] <= 1
+
+
+def test_priors_on_the_device_need_equally_many_annotators_everywhere(store: Store, tmp_path: Path):
+    config = PretrainConfig(data=str(store.path), out=str(tmp_path), crop=32, prior_on="device")
+    with pytest.raises(ConfigError, match="equally many seasons and annotators"):
+        Setup(config)

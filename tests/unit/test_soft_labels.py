@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from cromss.config import PretrainConfig
 from cromss.data.dataset import PatchDataset, collate
 from cromss.data.label_window import shares_of
 from cromss.data.record import PlaceRecord
@@ -18,6 +20,7 @@ from cromss.data.store_verify import verify_store
 from cromss.errors import ArgumentError, LabelError, StoreError
 from cromss.geo.bands import published_normalization
 from cromss.method import label_prior
+from cromss.training.pretrain import pretrain
 from records import BANDS, LEGEND, make_record, write_store
 
 SCALES = {name: published_normalization(name, "all", "paper") for name in ("s1", "s2")}
@@ -157,3 +160,26 @@ def test_probabilities_that_do_not_fit_are_refused(tmp_path: Path, change, error
 def test_probabilities_need_a_store_that_was_opened_for_them(tmp_path: Path):
     with pytest.raises(StoreError, match="no room for"):
         StoreWriter(tmp_path, legend=LEGEND, sensors=BANDS).add(RECORDS[0])
+
+
+def pretrained(store: Path, out: Path, **changes: object) -> dict[str, Any]:
+    """The result of two steps on a tiny network."""
+    config = PretrainConfig(
+        data=str(store), out=str(out), encoder="tu-cromss_narrow", decoder_channels=(8, 8, 8, 8, 8), crop=32,
+        batch_size=3, steps=2, pictures_every=0, prior_on="worker", **changes,
+    )  # fmt: skip
+    return pretrain(config)
+
+
+def test_pretraining_takes_soft_labels_where_the_store_has_them_and_hard_ones_on_request(tmp_path: Path):
+    records = [dataclasses.replace(record, split="train" if n else "validation") for n, record in enumerate(RECORDS)]
+    records += [dataclasses.replace(soft_record(7, height=40, width=48), split="train")]
+    soft = write_store(tmp_path / "soft", records, soft=True)
+    hard = write_store(tmp_path / "hard", [dataclasses.replace(record, probabilities=None) for record in records])
+    results = [
+        pretrained(soft, tmp_path / "a"),
+        pretrained(soft, tmp_path / "b", soft_labels=False),
+        pretrained(hard, tmp_path / "c"),
+    ]
+    losses = [result["validation"]["summary"]["loss"] for result in results]
+    assert losses[0] != losses[1] == losses[2]

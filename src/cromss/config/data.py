@@ -161,6 +161,11 @@ class PrepareConfig:
         probabilities: pattern of soft labels, rasters with a band a class, 0..1 or percent; where labels is null, or
             left as it is and no such folder is there, the likeliest class is the label.
         truth: pattern of exact label maps of the same scenes, where known (for scoring only).
+        cloud_mask: pattern of masks of clouds on the same grid, for the share of cloud in the report; without one, B10
+            of L1C shows cirrus.
+        cloud_values: what means cloud in them: `scl` (8, 9, 10), `qa60` (bits 10, 11), `s2cloudless` (40 % or more),
+            or values such as `1`, `3,8,9,10` or `>=65`.
+        mask_clouds: make labels under cloud 255, counted; the truth stays.
         s1_bands: bands to keep, by name or set (`all`, `2`).
         s2_bands: bands to keep, by name or set (`all`, `13`, `12`, `10`, `9`, `3`).
         s1_product: `GRD`.
@@ -194,6 +199,9 @@ class PrepareConfig:
     annotators: dict[str, str] = field(default_factory=dict)
     probabilities: str | None = None
     truth: str | None = None
+    cloud_mask: str | None = None
+    cloud_values: str | None = None
+    mask_clouds: bool = False
     s1_bands: str = "all"
     s2_bands: str = "all"
     s1_product: str = "GRD"

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from cromss.geo.bands import get_sensor
 from cromss.geo.sensor import Sensor
 
-__all__ = ["BINS", "OFFSET_DN", "BandCounts", "bin_edges"]
+__all__ = ["BINS", "CIRRUS_DN", "OFFSET_DN", "BandCounts", "bin_edges"]
 
 BINS = 160  # of s1 and s2, whose usual range is known
 OFFSET_DN = 1000
@@ -33,7 +33,7 @@ _FINE_BINS = 2048  # of other sensors: over all of their valid range, of which a
 _OFFSET_FLOOR_DN = 900.0
 _B9_TO_B8A, _LAND_DN = 0.6, 500.0
 _B2_L1C_DN, _B2_L2A_DN = 800.0, 500.0
-_CIRRUS_DN = 120.0  # reflectance 0.012 in B10: where Sen2Cor begins to see thin cirrus (L2A ATBD, S2-PDGS-MPC-ATBD-L2A)
+CIRRUS_DN = 120.0  # reflectance 0.012 in B10: where Sen2Cor begins to see thin cirrus (L2A ATBD, S2-PDGS-MPC-ATBD-L2A)
 _NAMED = 5
 
 
@@ -91,7 +91,7 @@ class BandCounts:
         if self._known.name == "s2":
             self._look(name, histogram_BN, total_B / values_BN.shape[1])
             if "B10" in self.bands:
-                self.cirrus_pixels += int((values_BN[self.bands.index("B10")] > _CIRRUS_DN).sum())
+                self.cirrus_pixels += int((values_BN[self.bands.index("B10")] > CIRRUS_DN).sum())
 
     def merge(self, other: BandCounts) -> None:
         """Add the sums of another part of the same sensor and product."""

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from cromss.data.clouds import told_by
 from cromss.data.shift_survey import ALARM_PX
 from cromss.geo.sensor import SENSORS
 
 __all__ = ["findings"]
 
 _FEW = 0.02  # share of images that may look otherwise: cloud, snow and desert do
+_CLOUDY = 0.05  # share of the pixels of a split under cloud
 _FEW_SHIFTED = 0.05  # share of measurable places that may lie off
 
 
@@ -26,6 +28,7 @@ def findings(figures: Mapping[str, Any]) -> list[dict[str, str]]:
         *_unscaled(figures),
         *_shifts(figures),
         *_splits(figures["splits"]),
+        *_clouds(figures.get("clouds", {})),
     ]
     return [{"what": what, "do": do} for what, do in found]
 
@@ -90,4 +93,16 @@ def _splits(splits: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str]
             yield (
                 f"the {split} split holds classes that training never sees: {', '.join(absent)}",
                 "Draw other splits, or add such places to training; their scores will be 0.",
+            )
+
+
+def _clouds(clouds: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Splits of which much is hidden: a label map of other dates says there what the image does not show."""
+    for split, entry in clouds.get("splits", {}).items():
+        share = entry["cloud_share"]
+        if share is not None and share > _CLOUDY:
+            yield (
+                f"{share:.1%} of the pixels of {split or 'no split'} are under cloud by {told_by(clouds)}",
+                "Leave labels under cloud out (cloud_mask with mask_clouds=true), or choose clearer images. B10 sees "
+                "the ground, too, where that lies above some 1500 m.",
             )

@@ -23,6 +23,7 @@ from rich.progress import track
 from cromss.config import PrepareConfig
 from cromss.data.annotator_counts import summarize_annotators
 from cromss.data.batches import Batch, batch_shards_in, make_batches
+from cromss.data.clouds import summarize_clouds, told_by
 from cromss.data.findings import findings
 from cromss.data.preparation import Preparation, Prepared, prepare_batch, write_batch
 from cromss.data.sensor_section import plan_sensors
@@ -108,7 +109,8 @@ def prepare(config: PrepareConfig, draw: Draw | None = None) -> dict[str, Any]:
         try:
             _require_ids_differ(used)
             said = summarize_annotators((survey.annotators for survey in used), legend, list(config.annotators))
-            figures = {**summarize(used, legend), **statistics.summary(), **said}
+            clouds = summarize_clouds(survey.clouds for survey in used)
+            figures = {**summarize(used, legend), **statistics.summary(), **said, "clouds": clouds}
         except CromssError:  # what only the whole set shows
             _discard(out)
             raise
@@ -293,6 +295,11 @@ def _print(report: Mapping[str, Any], out: Path) -> None:
         shares = ", ".join(f"{name} {share:.1%}" for name, share in count["class_shares"].items() if share)
         held = f"{count['places']} places, no data {count['no_data_share']:.1%}; {shares or 'no labels'}"
         lines.append(f"{split or 'no split'}: {held}")
+    for split, entry in report["clouds"].get("splits", {}).items():
+        if entry["cloud_share"] is not None:
+            lines.append(
+                f"{split or 'no split'}: {entry['cloud_share']:.1%} under cloud by {told_by(report['clouds'])}"
+            )
     for name, entry in report.get("annotators", {}).items():
         lines.append(f"{name}: labels in {entry['places']} places, none in {entry['places_without']}")
     for entry in report.get("agreement", []):

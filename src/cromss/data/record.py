@@ -33,6 +33,7 @@ class PlaceRecord:
     labels, truth: (T, H, W) uint8, 0..C-1 or 255 = ignored; None where there is none. `truth` is exact, `labels` may
         be wrong; of several annotators they are the first one's.
     further_labels: annotator -> (T, H, W) of those after the first that have labels here.
+    clouds: (T, H, W) uint8, 1 cloud, 0 clear, 255 unknown; None where no mask says it. It is counted, not stored.
     probabilities: (T, C, H, W) uint8, levels of `soft_labels`, all 0 exactly where `labels` are 255; or None.
     valid: (T, H, W) bool, False where any sensor has no data. Values of `images` there mean nothing (s1 may be NaN).
     split: "train", "validation", "test", or "" where nothing was decided.
@@ -48,6 +49,7 @@ class PlaceRecord:
     truth: NDArray[np.uint8] | None = None
     further_labels: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
     probabilities: NDArray[np.uint8] | None = None
+    clouds: NDArray[np.uint8] | None = None
     split: str = ""
     grid: Grid | None = None
     notes: Mapping[str, str] = field(default_factory=dict)
@@ -68,7 +70,7 @@ class PlaceRecord:
             seasons, height, width = self.valid.shape
             fits = image.ndim == 4 and image.shape[0] == seasons and image.shape[2:] == (height, width)
             self._require(fits, f"{sensor} must be ({seasons}, B, {height}, {width})", image.shape)
-        layers = {**self.label_maps, "truth": self.truth}
+        layers = {**self.label_maps, "truth": self.truth, "clouds": self.clouds}
         for name, layer in layers.items():
             if layer is not None:
                 self._require(layer.dtype == np.uint8, f"{name} must be uint8", layer.dtype)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from cromss.data.annotator_counts import AnnotatorCounts
+from cromss.data.clouds import CloudCounts
 from cromss.data.record import PlaceRecord
 from cromss.data.set_statistics import SetStatistics
 from cromss.data.sources.source import Scene, Source, Tally
@@ -65,6 +66,7 @@ class Survey:
     ids: list[str] = field(default_factory=list)
     counts: dict[str, Count] = field(default_factory=dict)
     annotators: AnnotatorCounts = field(default_factory=AnnotatorCounts)
+    clouds: CloudCounts = field(default_factory=CloudCounts)
     error: DataError | None = None
 
     @property
@@ -86,6 +88,7 @@ def survey_scene(
             survey.ids.append(record.id)
             survey.counts.setdefault(record.split, Count()).add(record)
             survey.annotators.add(record)
+            survey.clouds.add(record, statistics.bands)
             statistics.add(record)
             take(record)
     except DataError as error:

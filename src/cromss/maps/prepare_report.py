@@ -19,6 +19,7 @@ from cromss.data.shift_survey import ALARM_PX
 from cromss.data.sources.file_patterns import ONLY_SEASON
 from cromss.geo.legend import Legend
 from cromss.maps.figures import bars_figure, offsets_figure, ridges_figure
+from cromss.maps.label_sections import label_sections
 from cromss.maps.pictures import encode_png, fit_picture, label_picture, readable, sensor_picture
 from cromss.maps.report import (
     Block,
@@ -59,6 +60,7 @@ def write_prepare_report(statistics: SetStatistics, report: Mapping[str, Any], f
         _findings(report),
         _examples(statistics),
         _classes(report, legend),
+        *label_sections(report),
         *_shifts(report, statistics),
         _bands(report, statistics),
         *_seasons(report, legend),

@@ -121,14 +121,16 @@ class Setup:
         """A batch of windows for the device holds as many label maps, of seasons and annotators, for each place."""
         if self.config.prior_on == "worker" or (self.config.prior_on is None and not accelerated):
             return "worker"
-        seasons = {(self.store.num_seasons(p), len(self.store.labels_of(p))) for p in self.train_places.tolist()}
-        if len(seasons) == 1:
+        places = self.train_places.tolist()
+        seasons = {self.store.num_seasons(place) for place in places}
+        annotators = {len(self.store.labels_of(place)) for place in places}
+        if len(seasons) == 1 and (len(annotators) == 1 or self.config.label_source != "labels"):
             return "device"
         if self.config.prior_on is None:
             return "worker"
         raise ConfigError(
-            "priors on the device need places with equally many label maps",
-            got="places with " + ", ".join(f"{t} seasons by {a} annotators" for t, a in sorted(seasons)),
+            "priors on the device need places with equally many seasons and annotators",
+            got=f"places with {_list(seasons)} seasons and {_list(annotators)} annotators",
             where=self.config.data,
             do="set prior_on to worker",
         )
@@ -222,3 +224,7 @@ class Setup:
         return make_loader(
             self._dataset(training=False), order, workers=0, seed=self.config.seed, timeout=self.config.worker_timeout
         )
+
+
+def _list(numbers: set[int]) -> str:
+    return ", ".join(map(str, sorted(numbers)))

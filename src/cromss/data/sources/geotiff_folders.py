@@ -10,6 +10,7 @@ from pathlib import Path
 
 import rasterio
 
+from cromss.data.clouds import CloudValues
 from cromss.data.record import PlaceRecord
 from cromss.data.sources.file_patterns import find_files, join_by_id
 from cromss.data.sources.raster_scenes import SceneReader
@@ -24,18 +25,19 @@ __all__ = ["ROLES", "GeotiffFolders"]
 ROLES = (*SENSORS, "labels", "probabilities", "truth", "split")
 """The settings of `prepare` that are patterns; other sensors have theirs in the section sensors."""
 
-_LAYERS = ("labels", "probabilities", "truth", "split")
+_LAYERS = ("labels", "probabilities", "truth", "split", "clouds")
 
 
 class GeotiffFolders:
     """Reads scenes from folders; iterating gives every record of every complete scene.
 
     patterns: role -> absolute pattern; roles are sensors, labels (of further annotators labels.<name>), probabilities,
-    truth, split. Where there are several annotators, a scene has labels of one at least. bands: sensor -> the bands to
-    keep, by name. definitions: what a sensor measures; of all but s1 and s2 an image may serve all seasons of a place.
+    truth, split, clouds. Where there are several annotators, a scene has labels of one at least. bands: sensor -> the
+    bands to keep, by name. definitions: what a sensor measures; of all but s1 and s2 an image may serve all seasons.
     products: sensor -> the product where files do not say it. file_bands: sensor -> bands of files that name none.
     s2_offset: DN that were added to all s2 values, where files do not say it.
     split_values: split -> its value in the rasters of role split; other values, such as 0, are in no split.
+    clouds: what the values of role clouds mean. mask_clouds: labels under cloud become 255.
     split_of: scene id -> split, where there is no raster. tile: the side of a patch in px; None keeps scenes whole.
     Raises ConfigError and MissingDataError at once for patterns that lead nowhere.
     """
@@ -51,6 +53,8 @@ class GeotiffFolders:
         s2_offset: int | None = None,
         file_bands: Mapping[str, Sequence[str]] | None = None,
         split_values: Mapping[str, int] | None = None,
+        clouds: CloudValues | None = None,
+        mask_clouds: bool = False,
         split_of: Callable[[str], str] | None = None,
         tile: int | None = None,
     ) -> None:
@@ -73,6 +77,8 @@ class GeotiffFolders:
             describe=describe,
             split_of=split_of,
             split_values=split_values,
+            clouds=clouds,
+            mask_clouds=mask_clouds,
             tile=tile,
         )
         roles = (*self.sensors, *dict.fromkeys(("labels", *maps, *_LAYERS)))

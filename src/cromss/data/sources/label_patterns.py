@@ -1,6 +1,6 @@
-"""Which files are labels: one map a season, the maps of several annotators, class probabilities, or both of the latter.
+"""Which files are labels, one map a season, the maps of several annotators or class probabilities; and what is cloud.
 
-In: the settings of prepare. Out: a pattern for each role that holds labels.
+In: the settings of prepare. Out: a pattern for each role that holds labels, and the meaning of a mask of clouds.
 
     annotators:                  roles "labels" (the first) and "labels.<name>"
       dw: "dw/{id}.tif"
@@ -13,11 +13,12 @@ import re
 from pathlib import Path
 
 from cromss.config import PrepareConfig
+from cromss.data.clouds import CloudValues, parse_cloud_values
 from cromss.data.sources.opening import default_of
 from cromss.data.store_layout import label_layers
 from cromss.errors import ConfigError
 
-__all__ = ["label_patterns"]
+__all__ = ["cloud_values_of", "label_patterns"]
 
 
 def label_patterns(config: PrepareConfig) -> dict[str, str | None]:
@@ -32,6 +33,24 @@ def label_patterns(config: PrepareConfig) -> dict[str, str | None]:
         return {"labels": config.labels, "probabilities": config.probabilities}
     there = (Path(config.root) / config.labels.partition("/")[0]).is_dir()
     return {"labels": config.labels if there else None, "probabilities": config.probabilities}
+
+
+def cloud_values_of(config: PrepareConfig) -> CloudValues | None:
+    """What the masks of clouds mean, None where there are none. Raises ConfigError for one setting without another."""
+    if config.cloud_mask is None and (config.mask_clouds or config.cloud_values is not None):
+        raise ConfigError(
+            "labels under cloud can only be told where a mask says what is cloud",
+            got=f"mask_clouds {config.mask_clouds}, cloud_values {config.cloud_values}, no cloud_mask",
+            do="give cloud_mask, or leave mask_clouds and cloud_values out",
+        )
+    if config.cloud_mask is not None and config.cloud_values is None:
+        raise ConfigError(
+            "nothing says which values of the mask mean cloud",
+            got="cloud_mask without cloud_values",
+            expected="scl, qa60, s2cloudless, or values such as 1",
+            do="give cloud_values",
+        )
+    return None if config.cloud_values is None else parse_cloud_values(config.cloud_values)
 
 
 def _of_annotators(config: PrepareConfig, left: bool) -> dict[str, str | None]:

@@ -18,7 +18,7 @@ from cromss.errors import LabelError
 from cromss.geo.legend import IGNORE, Legend
 from cromss.geo.raster import read_pixels, read_raster
 
-__all__ = ["Labels", "label_roles", "labelled", "read_classes", "read_labels", "require_one_legend"]
+__all__ = ["Labels", "label_roles", "labelled", "read_classes", "read_labels", "require_one_legend", "without"]
 
 Window = tuple[int, int, int, int]
 Files = Mapping[str, Sequence[rasterio.DatasetReader]]
@@ -85,6 +85,17 @@ def read_labels(
     if unsaid:
         tally.changed["pixels of probabilities left out for want of a label"] += unsaid
     return {"labels": labels}, levels
+
+
+def without(
+    maps: Labels, levels: NDArray[np.uint8] | None, hidden_THW: NDArray[np.bool_], tally: Tally
+) -> tuple[Labels, NDArray[np.uint8] | None]:
+    """The labels but for hidden pixels, which become 255, counted; probabilities become 0 there."""
+    lost = sum(int((hidden_THW & (layer != IGNORE)).sum()) for layer in maps.values())
+    if lost:
+        tally.changed["pixels of labels set to 255 under cloud"] += lost
+    maps = {role: np.where(hidden_THW, np.uint8(IGNORE), layer) for role, layer in maps.items()}
+    return maps, None if levels is None else levels * ~hidden_THW[:, None]
 
 
 def read_classes(

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from cromss.data.sources.geotiff_folders import ROLES, GeotiffFolders
-from cromss.data.sources.label_patterns import label_patterns
+from cromss.data.sources.label_patterns import cloud_values_of, label_patterns
 from cromss.data.sources.noldo_labels import NolLabels
 from cromss.data.sources.noldo_tiles import NoldoTiles
 from cromss.data.sources.opening import Opening, default_of, refuse_patterns
@@ -27,7 +27,7 @@ __all__ = ["LAYOUTS", "Opening", "open_source", "refuse_patterns"]
 
 def open_source(opening: Opening) -> Source:
     """The source of the layout that the settings name. Raises ConfigError and MissingDataError of the reader."""
-    for name in ("s2_offset", "sensors", "band_names", "annotators"):
+    for name in ("s2_offset", "sensors", "band_names", "annotators", "cloud_mask", "cloud_values", "mask_clouds"):
         given = getattr(opening.config, name)
         if given and opening.config.layout != "geotiff_folders":
             raise ConfigError(
@@ -42,6 +42,7 @@ def open_source(opening: Opening) -> Source:
 def _geotiff_folders(opening: Opening) -> Source:
     config, bands = opening.config, opening.bands
     patterns = {**{role: getattr(config, role) for role in ROLES}, **opening.patterns, **label_patterns(config)}
+    patterns["clouds"] = config.cloud_mask
     if opening.by_table:
         patterns["split"] = None
     asked = {"s1": config.s1_bands, "s2": config.s2_bands}
@@ -56,6 +57,8 @@ def _geotiff_folders(opening: Opening) -> Source:
         file_bands={name: names for name, names in bands.items() if name in asked and name not in by_name},
         s2_offset=config.s2_offset,
         split_values=config.split_values,
+        clouds=cloud_values_of(config),
+        mask_clouds=config.mask_clouds,
         split_of=opening.split_of,
         tile=config.tile,
     )

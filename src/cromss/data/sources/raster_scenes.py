@@ -19,6 +19,7 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 
+from cromss.data.clouds import CLOUD, CloudValues
 from cromss.data.record import PlaceRecord
 from cromss.data.sources.label_rasters import (
     label_roles,
@@ -26,6 +27,7 @@ from cromss.data.sources.label_rasters import (
     read_classes,
     read_labels,
     require_one_legend,
+    without,
 )
 from cromss.data.sources.source import Scene, Tally
 from cromss.data.sources.usable import require_usable
@@ -64,6 +66,7 @@ class SceneReader:
     bands: sensor -> the bands to keep, by name. legend: its codes are the values of the label files.
     describe: (sensor, dataset) -> what an image file holds. split_of: scene id -> split, where there is no raster.
     split_values: split -> its value in the rasters of role split; other values, such as 0, are in no split.
+    clouds: what the values of role clouds mean; mask_clouds: whether labels under cloud become 255.
     tile: the side of a patch in px; None keeps scenes whole. open_file: how a file of a scene is opened.
     class_band: dataset -> index from 0 of the band of a label file that holds the classes.
     grid_tolerance: how far apart the corners of two files may lie, px. fill: whether 0 in every band is no data
@@ -75,6 +78,8 @@ class SceneReader:
     describe: Callable[[str, rasterio.DatasetReader], ImageFacts]
     split_of: Callable[[str], str] | None = None
     split_values: Mapping[str, int] | None = None
+    clouds: CloudValues | None = None
+    mask_clouds: bool = False
     tile: int | None = None
     open_file: Callable[[Path], rasterio.DatasetReader] = open_raster
     class_band: Callable[[rasterio.DatasetReader], int] = only_band
@@ -137,7 +142,7 @@ class SceneReader:
             require_same_grid(grid, grid_of(dataset), reference.name, dataset.name, self.grid_tolerance)
         for role in (role for role in files if role not in self.bands and role != "probabilities"):
             for dataset in files[role]:
-                _ = only_band(dataset) if role == "split" else self.class_band(dataset)
+                _ = only_band(dataset) if role in ("split", "clouds") else self.class_band(dataset)
         require_one_legend(files)
         facts = {
             sensor: [self._describe(sensor, dataset, tally) for dataset in files[sensor]] for sensor in self.sensors
@@ -190,6 +195,9 @@ class SceneReader:
         if "truth" in opened.files:
             truth = read_classes(opened.files["truth"], self.legend, self.class_band, window)
         maps, levels = read_labels(opened.files, self.legend, self.class_band, window, tally)
+        clouds = self._clouds(opened, window)
+        if clouds is not None and self.mask_clouds:
+            maps, levels = without(maps, levels, clouds == CLOUD, tally)
         images, valid = self._images(opened, window, tally)
         usable = valid & labelled(maps) if maps else valid
         if self.tile is None:
@@ -220,6 +228,7 @@ class SceneReader:
             valid=valid,
             further_labels={role.removeprefix("labels."): layer for role, layer in maps.items()},
             probabilities=levels,
+            clouds=clouds,
             split=split,
             grid=opened.grid.window(*window),
             notes=self._notes(opened),
@@ -240,6 +249,16 @@ class SceneReader:
             if clipped := sum(raster.clipped_bands for raster in rasters):
                 tally.changed["s2 band images with reflectances below 0 set to DN 0"] += clipped
         return images, valid
+
+    def _clouds(self, opened: _OpenScene, window: Window) -> NDArray[np.uint8] | None:
+        """What the masks say of clouds (T, H, W); None where there are none."""
+        if self.clouds is None or "clouds" not in opened.files:
+            return None
+        covers = []
+        for dataset in opened.files["clouds"]:
+            raster = read_raster(dataset, window)
+            covers.append(self.clouds.cover(raster.values_BHW[0], ~raster.valid_HW, dataset.name))
+        return np.stack(covers)
 
     def _split_window(
         self, opened: _OpenScene, window: Window, usable_HW: NDArray[np.bool_]
