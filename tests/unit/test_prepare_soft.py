@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from cromss.cli import main
+from cromss.config import LabelsConfig
+from cromss.data.labelling.run import label
 from cromss.data.prepare import prepare
 from cromss.data.soft_labels import levels_of, likeliest
 from cromss.data.store import Store
@@ -96,7 +98,7 @@ def test_the_store_is_the_same_by_one_and_by_two_workers(root: Path, tmp_path: P
     [
         (lambda p: p[:8], BandError),
         (lambda p: p * 2, RangeError),
-        (lambda p: p * 0.5, RangeError),
+        (lambda p: p * 1.03, RangeError),
         (lambda p: p - 0.2, RangeError),
         (lambda p: np.where(p > 0.9, np.float32(np.nan), p), RangeError),
         (lambda p: (p * 255).astype(np.uint8), RangeError),
@@ -108,6 +110,29 @@ def test_files_that_hold_no_probabilities_are_refused_by_name(root: Path, tmp_pa
         prepare(settings(root, tmp_path / "store", labels=None, probabilities=SOFT))
     assert isinstance(caught.value, error)
     assert str(root / "soft" / "b.tif") in str(caught.value)
+
+
+def test_probabilities_that_add_up_to_less_than_1_are_filled_up_evenly_and_counted(root: Path, tmp_path: Path):
+    values = shares(0)
+    values[:, :3] *= 0.4
+    values[:, 4, 4] = 0
+    write(root / "soft" / "a.tif", values, grid())
+    report = prepare(settings(root, tmp_path / "store", labels=None, probabilities=SOFT))
+    store = Store.open(tmp_path / "store")
+    levels = store.read_labels(0, "probabilities")[0]
+    expected = values.copy()
+    expected[:, :3] += np.float32(0.6 / 9)
+    assert np.abs(levels.astype(int) - levels_of(expected)).max() <= 1
+    assert (levels.sum(axis=0, dtype=int) == np.where(store.read_labels(0)[0] == 255, 0, 255)).all()
+    assert np.array_equal(store.read_labels(0)[0], likeliest(values))
+    assert report["changed"] == {"pixels of probabilities filled up to 1, evenly over the classes": 48}
+
+
+def test_the_probabilities_of_the_rules_can_be_prepared(root: Path, tmp_path: Path):
+    options = {"s2_product": "L1C", "sun_zenith": 40.0, "write_probabilities": True, "root": str(root)}
+    label(LabelsConfig(source="rules", out=str(root / "rules"), **options))
+    report = prepare(settings(root, tmp_path / "store", labels=None, probabilities="rules/probabilities/{id}.tif"))
+    assert report["places"] == 2
 
 
 def test_a_scene_without_its_probabilities_is_an_orphan(root: Path, tmp_path: Path):

@@ -21,19 +21,24 @@ from numpy.typing import NDArray
 from cromss.errors import BandError, RangeError
 from cromss.geo.legend import IGNORE
 
-__all__ = ["ONE", "as_probabilities", "levels_of", "likeliest", "settle", "usable_levels"]
+__all__ = ["ONE", "as_probabilities", "fill_up", "levels_of", "likeliest", "settle", "usable_levels"]
 
 ONE = 255
 """The level of probability 1."""
 
-_SUM_TOLERANCE = 0.02  # of float probabilities; percent may be off by half a percent a class from rounding
+_SUM_TOLERANCE = 0.02  # of float probabilities
 
 
 def as_probabilities(
-    values_CHW: NDArray[Any], missing_HW: NDArray[np.bool_], num_classes: int, where: str | Path
+    values_CHW: NDArray[Any],
+    missing_HW: NDArray[np.bool_],
+    num_classes: int,
+    where: str | Path,
+    partial: bool = False,
 ) -> NDArray[np.float32]:
     """Probabilities (C, H, W) in 0..1 from floats in 0..1 or from whole numbers in percent; 0 where missing.
 
+    partial: they may add up to less than 1, as those of the rules do where no rule fits well.
     Raises BandError for another number of bands, RangeError for numbers that are neither or do not add up to 1.
     """
     if len(values_CHW) != num_classes:
@@ -51,14 +56,27 @@ def as_probabilities(
     shares = known.astype(np.float32) / np.float32(100 if whole else 1)
     if shares.size and (shares.min() < 0 or shares.max() > 1):
         _refuse("out of range", f"{known.min():g} to {known.max():g} as {values_CHW.dtype}", where)
-    tolerance = 0.005 * num_classes if whole else _SUM_TOLERANCE
+    tolerance = _tolerance(values_CHW)
     sums = shares.sum(axis=0)
-    off = int((np.abs(sums - 1) > tolerance + 1e-6).sum())
+    distance = sums - 1 if partial else np.abs(sums - 1)
+    off = int((distance > tolerance + 1e-6).sum())
     if off:
         _refuse("do not add up to 1", f"{off} pixels, sums from {sums.min():.3g} to {sums.max():.3g}", where)
     probability_CHW = np.zeros(values_CHW.shape, np.float32)
     probability_CHW[:, ~missing_HW] = shares
     return probability_CHW
+
+
+def fill_up(probability_CHW: NDArray[np.float32], values_CHW: NDArray[Any]) -> tuple[NDArray[np.float32], int]:
+    """Spread what is missing to 1 evenly over the classes, as nothing is known of it; and in how many pixels.
+
+    values_CHW: what the probabilities were made of; what its rounding explains is not missing. Pixels where all
+    probabilities are 0 stay so.
+    """
+    missing_HW = np.where(probability_CHW.any(axis=0), 1 - probability_CHW.sum(axis=0), 0)
+    missing_HW = np.where(missing_HW > _tolerance(values_CHW) + 1e-6, missing_HW, 0)
+    filled = probability_CHW + missing_HW / np.float32(len(probability_CHW))
+    return filled.astype(np.float32), int((missing_HW > 0).sum())
 
 
 def likeliest(probability_CHW: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -95,6 +113,11 @@ def settle(
     labels_THW = np.where(both_THW, labels_THW, np.uint8(IGNORE))
     level_TCHW = level_TCHW * both_THW[..., None, :, :]
     return labels_THW, level_TCHW, int((hard_THW & ~soft_THW).sum()), int((soft_THW & ~hard_THW).sum())
+
+
+def _tolerance(values_CHW: NDArray[Any]) -> float:
+    """How far sums may be from 1: percent may be off by half a percent a class from rounding."""
+    return 0.005 * len(values_CHW) if np.issubdtype(values_CHW.dtype, np.integer) else _SUM_TOLERANCE
 
 
 def _refuse(what: str, got: str, where: str | Path) -> None:

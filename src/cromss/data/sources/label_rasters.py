@@ -12,7 +12,7 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 
-from cromss.data.soft_labels import as_probabilities, levels_of, likeliest, settle
+from cromss.data.soft_labels import as_probabilities, fill_up, levels_of, likeliest, settle
 from cromss.data.sources.source import Tally
 from cromss.errors import LabelError
 from cromss.geo.legend import IGNORE, Legend
@@ -76,7 +76,7 @@ def read_labels(
             tally.changed.update(f"places without a label in {role}, which was left out there" for role in empty)
             maps = {role: layer for role, layer in maps.items() if role not in empty}
         return maps, None
-    likely, levels = _read_probabilities(files["probabilities"], legend, window)
+    likely, levels = _read_probabilities(files["probabilities"], legend, window, tally)
     if "labels" not in maps:
         return {"labels": likely}, levels
     labels, levels, unlabelled, unsaid = settle(maps["labels"], levels)
@@ -115,14 +115,17 @@ def read_classes(
 
 
 def _read_probabilities(
-    datasets: Sequence[rasterio.DatasetReader], legend: Legend, window: Window
+    datasets: Sequence[rasterio.DatasetReader], legend: Legend, window: Window, tally: Tally
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """The likeliest classes (T, H, W) and the levels (T, C, H, W); none where a pixel has 0 in all bands."""
     labels, levels = [], []
     for dataset in datasets:
         raster = read_raster(dataset, window)
         missing_HW = ~raster.valid_HW | (raster.values_BHW == 0).all(axis=0)
-        shares = as_probabilities(raster.values_BHW, missing_HW, legend.num_classes, dataset.name)
+        shares = as_probabilities(raster.values_BHW, missing_HW, legend.num_classes, dataset.name, partial=True)
+        shares, partial = fill_up(shares, raster.values_BHW)
+        if partial:
+            tally.changed["pixels of probabilities filled up to 1, evenly over the classes"] += partial
         labels.append(likeliest(shares))
         levels.append(levels_of(shares))
     return np.stack(labels), np.stack(levels)
