@@ -327,7 +327,7 @@ def test_labels_go_on_to_prepare(tmp_path):
 
 
 def test_several_annotators_can_stand_as_seasons_of_one_image(tmp_path):
-    """What docs/labels.md says: the same image linked once for each label map."""
+    """A season is a name: the same image may be linked once for each label map."""
     for name in ("a", "b"):
         write_scene(tmp_path / "in", name, ord(name))
     label(LabelsConfig(source="rules", root=str(tmp_path / "in"), out=str(tmp_path / "rules"), sun_zenith=40))
