@@ -11,17 +11,18 @@ import numpy as np
 import pytest
 import torch
 
-from cromss.config import PretrainConfig
+from cromss.config import EvaluateConfig, PretrainConfig
 from cromss.data.dataset import PatchDataset, collate
 from cromss.data.prepare import prepare
 from cromss.data.record import PlaceRecord
 from cromss.data.store import Store, StoreWriter
 from cromss.data.store_verify import verify_store
-from cromss.errors import ConfigError, GridError, LabelError, StoreError
+from cromss.errors import ConfigError, GridError, LabelError, MissingDataError, StoreError
 from cromss.geo.bands import published_normalization
 from cromss.geo.raster import read_raster
 from cromss.method import label_prior
 from cromss.training.checkpoint import load_card
+from cromss.training.evaluate import evaluate
 from cromss.training.pretrain import pretrain
 from cromss.training.pretrain_setup import Setup
 from records import BANDS, LEGEND, make_record, write_store
@@ -256,6 +257,13 @@ def test_pretraining_learns_from_all_annotators_is_scored_by_the_first_and_says_
     assert "validation on 2 by dw, 1 of them without its labels" in capsys.readouterr().err
     assert load_card(tmp_path / "run" / "final")["data"]["annotators"] == list(NAMES)
     assert 0 <= result["validation"]["summary"]["mean_oa"] <= 1
+    scored = {"checkpoint": str(tmp_path / "run" / "final"), "data": str(several), "split": "validation"}
+    evaluate(EvaluateConfig(out=str(tmp_path / "scores"), **scored))
+    assert "scored by dw, who has no labels in 1 of 2 places" in capsys.readouterr().err
+    only_osm = [dataclasses.replace(parted[2], id=f"place{number}") for number in range(2)]
+    scored["data"] = str(write_store(tmp_path / "osm", only_osm, annotators=NAMES))
+    with pytest.raises(MissingDataError, match="no validation place has labels of the first annotator"):
+        evaluate(EvaluateConfig(out=str(tmp_path / "other"), **scored))
 
 
 def test_priors_on_the_device_need_equally_many_annotators_everywhere(store: Store, tmp_path: Path):

@@ -12,7 +12,7 @@ In: a (epoch, place, season) key. Out: images in the network's scale, labels, pr
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,7 +28,7 @@ from cromss.errors import ArgumentError, BandError, MissingDataError
 from cromss.geo.bands import Normalization
 from cromss.geo.legend import IGNORE
 
-__all__ = ["LABEL_SOURCES", "PRIOR_ON", "PatchDataset", "Sample", "collate"]
+__all__ = ["LABEL_SOURCES", "PRIOR_ON", "PatchDataset", "Sample", "collate", "count_unscored"]
 
 Sample = dict[str, Any]
 """Sensor -> float32 (B, h, w); "labels" uint8 (h, w), 255 ignored; "probabilities" uint8 (C, h, w), levels of
@@ -261,6 +261,13 @@ def _deviations(unit: NDArray[np.float32]) -> NDArray[np.float32]:
     """From 0..1 over mean +- 2 std to standard deviations from the mean."""
     deviations: NDArray[np.float32] = unit * np.float32(4) - np.float32(2)
     return deviations
+
+
+def count_unscored(store: Store, places: Iterable[int], label_source: str = "labels") -> int:
+    """How many of these places have no labels of the first annotator, by whom they would be scored."""
+    if label_source != "labels":
+        return 0
+    return sum("labels" not in store.labels_of(place) for place in places)
 
 
 def collate(samples: Sequence[Sample]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from lightning_fabric import Fabric
 from numpy.typing import NDArray
 
 from cromss.config import EvaluateConfig, PretrainConfig, require_at_least
-from cromss.data.dataset import PatchDataset
+from cromss.data.dataset import PatchDataset, count_unscored
 from cromss.data.loader import make_loader
 from cromss.data.sampling import EvaluationOrder
 from cromss.data.store import Store
@@ -60,6 +60,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     places = store.select(config.split)
     if not len(places):
         raise MissingDataError(f"the store has no {config.split} places", where=config.data, do="choose another split")
+    _say_unscored(store, places.tolist(), config)
     fabric = Fabric(accelerator="cuda" if torch.cuda.is_available() else "cpu", devices=1)
     batches = evaluation_batches(store, normalizations, places, config.batch_size)
     recipe = card.get("recipe", {})
@@ -116,6 +117,22 @@ def _require_labels(store: Store, config: EvaluateConfig) -> None:
         raise MissingDataError(
             f"the store holds no {config.label_source}", where=config.data, do="choose the other label_source"
         )
+
+
+def _say_unscored(store: Store, places: list[int], config: EvaluateConfig) -> None:
+    """Where several annotators have labels, say how many places the first one leaves out. Raises MissingDataError."""
+    if len(store.annotators) < 2:
+        return
+    unscored = count_unscored(store, places, config.label_source)
+    if unscored == len(places):
+        raise MissingDataError(
+            f"no {config.split} place has labels of the first annotator, by whom scores are taken",
+            got=f"{len(places)} places without labels of {store.annotators[0]}",
+            where=config.data,
+            do="choose another split, or prepare the store with another annotator first",
+        )
+    if unscored:
+        sys.stderr.write(f"scored by {store.annotators[0]}, who has no labels in {unscored} of {len(places)} places\n")
 
 
 def _content(config: EvaluateConfig, store: Store, validation: Validation) -> dict[str, Any]:

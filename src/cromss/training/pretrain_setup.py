@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cromss.config import PretrainConfig, require_at_least
-from cromss.data.dataset import PatchDataset
+from cromss.data.dataset import PatchDataset, count_unscored
 from cromss.data.label_window import shares_of
 from cromss.data.loader import BatchLoader, make_loader
 from cromss.data.sampling import BatchOrder, EvaluationOrder
@@ -142,9 +142,7 @@ class Setup:
     @property
     def unscored_places(self) -> int:
         """Validation places where the first annotator, who is scored, has no labels."""
-        if self.config.label_source != "labels":
-            return 0
-        return sum("labels" not in self.store.labels_of(place) for place in self.validation_places.tolist())
+        return count_unscored(self.store, self.validation_places.tolist(), self.config.label_source)
 
     def prior(self, batch: Mapping[str, Any]) -> Tensor | None:
         """The label prior of a batch, (B, C, h, w): made by the worker, made now from its labels, or None."""
