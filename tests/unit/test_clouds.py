@@ -77,6 +77,7 @@ def test_the_report_tells_the_share_of_cloud_of_each_split_and_labels_stay_as_th
     )
     assert report["clouds"] == {
         "by": {"mask": 2},
+        "labels_left_out": False,
         "splits": {
             "test": {"cloud_share": 0.0, "unknown_pixels": 0},
             "train": {"cloud_share": 64 / 240, "unknown_pixels": 16},
@@ -97,6 +98,7 @@ def test_labels_under_cloud_are_ignored_on_request_and_counted(root: Path, tmp_p
     assert (labels[:4] == 255).all()
     assert np.array_equal(labels[4:], read_raster(root / "labels" / "a.tif").values_BHW[0][4:])
     assert report["changed"] == {"pixels of labels set to 255 under cloud": 64}
+    assert not any("cloud" in found["what"] for found in report["findings"])
 
 
 def test_probabilities_and_all_annotators_are_hidden_with_the_labels(root: Path, tmp_path: Path):

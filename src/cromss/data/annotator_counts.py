@@ -57,7 +57,7 @@ class AnnotatorCounts:
 
 
 def summarize_annotators(counts: Iterable[AnnotatorCounts], legend: Legend, names: Sequence[str]) -> dict[str, Any]:
-    """ "annotators" and "agreement" of the report (JSON types); nothing where there are not several."""
+    """The parts "annotators" and "agreement" of the report (JSON types); nothing where there are not several."""
     if len(names) < 2:
         return {}
     total = AnnotatorCounts()

@@ -116,8 +116,11 @@ class CloudCounts:
         self.pixels.update(other.pixels)
 
 
-def summarize_clouds(counts: Iterable[CloudCounts]) -> dict[str, Any]:
-    """ "clouds" of the report (JSON types): share of the known pixels of each split; empty where nothing tells."""
+def summarize_clouds(counts: Iterable[CloudCounts], left_out: bool = False) -> dict[str, Any]:
+    """The part "clouds" of the report (JSON types): share of the known pixels of each split; {} where nothing tells.
+
+    left_out: whether labels under cloud were left out.
+    """
     total = CloudCounts()
     for count in counts:
         total.merge(count)
@@ -126,7 +129,9 @@ def summarize_clouds(counts: Iterable[CloudCounts]) -> dict[str, Any]:
         cloud, clear = total.pixels[split, CLOUD], total.pixels[split, CLEAR]
         share = cloud / (cloud + clear) if cloud + clear else None
         splits[split] = {"cloud_share": share, "unknown_pixels": total.pixels[split, UNKNOWN]}
-    return {"by": dict(sorted(total.by.items())), "splits": splits} if splits else {}
+    if not splits:
+        return {}
+    return {"by": dict(sorted(total.by.items())), "labels_left_out": left_out, "splits": splits}
 
 
 def told_by(clouds: Mapping[str, Any]) -> str:

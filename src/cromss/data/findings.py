@@ -97,12 +97,14 @@ def _splits(splits: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str]
 
 
 def _clouds(clouds: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Splits of which much is hidden: a label map of other dates says there what the image does not show."""
+    """Splits of which much is hidden, unless labels there were left out: a label says what the image does not show."""
+    if clouds.get("labels_left_out"):
+        return
     for split, entry in clouds.get("splits", {}).items():
         share = entry["cloud_share"]
         if share is not None and share > _CLOUDY:
+            ground = "; B10 sees the ground, too, where that lies above some 1500 m" if "B10" in clouds["by"] else ""
             yield (
                 f"{share:.1%} of the pixels of {split or 'no split'} are under cloud by {told_by(clouds)}",
-                "Leave labels under cloud out (cloud_mask with mask_clouds=true), or choose clearer images. B10 sees "
-                "the ground, too, where that lies above some 1500 m.",
+                f"Leave labels there out (cloud_mask with mask_clouds=true), or choose clearer images{ground}.",
             )

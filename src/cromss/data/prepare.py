@@ -109,7 +109,7 @@ def prepare(config: PrepareConfig, draw: Draw | None = None) -> dict[str, Any]:
         try:
             _require_ids_differ(used)
             said = summarize_annotators((survey.annotators for survey in used), legend, list(config.annotators))
-            clouds = summarize_clouds(survey.clouds for survey in used)
+            clouds = summarize_clouds((survey.clouds for survey in used), config.mask_clouds)
             figures = {**summarize(used, legend), **statistics.summary(), **said, "clouds": clouds}
         except CromssError:  # what only the whole set shows
             _discard(out)
