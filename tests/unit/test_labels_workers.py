@@ -118,3 +118,13 @@ def test_paths_must_be_whole_where_workers_may_be_on_other_machines(root: Path, 
     with pytest.raises(ConfigError, match="a path must be whole") as caught:
         label(config)
     assert "maps tiles" in str(caught.value.got)
+
+
+def test_a_dask_scheduler_labels_as_one_process_does(root: Path, tmp_path: Path):
+    from distributed import LocalCluster
+
+    one = label(settings(root, tmp_path / "one", "fuse", fuse_by="dawid_skene"))
+    with LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None) as cluster:
+        address = cluster.scheduler_address
+        assert label(settings(root, tmp_path / "dask", "fuse", fuse_by="dawid_skene", dask_scheduler=address)) == one
+    assert contents(tmp_path / "dask") == contents(tmp_path / "one")

@@ -17,7 +17,7 @@ from cromss.data.record import PlaceRecord
 from cromss.data.soft_labels import levels_of, likeliest, settle, usable_levels
 from cromss.data.store import Store, StoreWriter
 from cromss.data.store_verify import verify_store
-from cromss.errors import ArgumentError, LabelError, StoreError
+from cromss.errors import ArgumentError, DamagedFileError, LabelError, StoreError
 from cromss.geo.bands import published_normalization
 from cromss.method import label_prior
 from cromss.training.pretrain import pretrain
@@ -183,3 +183,19 @@ def test_pretraining_takes_soft_labels_where_the_store_has_them_and_hard_ones_on
     ]
     losses = [result["validation"]["summary"]["loss"] for result in results]
     assert losses[0] != losses[1] == losses[2]
+
+
+def test_a_flipped_bit_of_probabilities_is_found_by_name(tmp_path: Path):
+    path = write_store(tmp_path / "store", RECORDS[:1], soft=True)
+    (shard,) = (path / "shards").iterdir()
+    content = bytearray(shard.read_bytes())
+    content[content.index(RECORDS[0].probabilities[1].tobytes()) + 7000] ^= 1
+    shard.write_bytes(content)
+    with Store.open(path) as store:
+        assert store.read(0, 1)["labels"].shape == (40, 48)
+        with pytest.raises(DamagedFileError, match="probabilities of a sample is not what was written"):
+            store.read_labels(0, "probabilities")
+        with pytest.raises(DamagedFileError, match="place0/2020-02"):
+            PatchDataset(store, SCALES, soft=True, training=False)[(0, 0, 1)]
+    with pytest.raises(DamagedFileError, match="place0/probabilities/01"):
+        verify_store(path)
