@@ -198,7 +198,7 @@ def _soft_rows(labels: SoftLabels, weight_BT: Tensor) -> Iterator[_Rows]:
     """The rows of each sample: the summed probability of each class that has any."""
     for share_TCPQ, valid_TPQ, weight_T in zip(labels.share_BCHW, labels.valid_BHW, weight_BT, strict=True):
         mass_CPQ = torch.einsum("t,tcpq->cpq", weight_T, share_TCPQ)
-        class_K = mass_CPQ.flatten(1).any(dim=1).nonzero().squeeze(1)
+        class_K = (mass_CPQ.flatten(1).amax(dim=1) > 0).nonzero().squeeze(1)
         mass_PX = mass_CPQ[class_K].movedim(0, 1).flatten(1).contiguous()
         yield mass_PX.numpy(), class_K.numpy(), labels.complete or bool(valid_TPQ.all())
 
