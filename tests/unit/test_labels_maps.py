@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import http.server
 import json
-import threading
 
 import numpy as np
 import pytest
@@ -20,6 +18,7 @@ from cromss.geo.legend import LEGENDS, get_legend
 from cromss.geo.raster import Grid
 from cromss.geo.remap import REMAPS, read_remap, remap, remap_table
 from small_scenes import grid, write_labels
+from stac_api import serving
 
 CODES = np.array(sorted(code for code, target in LEGENDS["worldcover"].codes.items() if target != 255), np.uint8)
 
@@ -206,59 +205,10 @@ def test_what_is_no_catalogue_is_refused(content, tmp_path):
         tile_finder(str(tmp_path / "none.json"), None, "map", None, None)
 
 
-class _Api(http.server.BaseHTTPRequestHandler):
-    """A STAC API of one search page, on this machine."""
-
-    def _send(self, content, status=200):
-        body = json.dumps(content).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def do_GET(self):
-        root = f"http://127.0.0.1:{self.server.server_port}/"
-        conforms = ["https://api.stacspec.org/v1.0.0/core", "https://api.stacspec.org/v1.0.0/item-search"]
-        links = [
-            {"rel": "self", "href": root},
-            {"rel": "root", "href": root},
-            {"rel": "search", "href": root + "search", "method": "POST", "type": "application/geo+json"},
-        ]
-        self._send(
-            {
-                "type": "Catalog",
-                "stac_version": "1.0.0",
-                "id": "a",
-                "description": "d",
-                "conformsTo": conforms,
-                "links": links,
-            }
-        )
-
-    def do_POST(self):
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.asked.append(asked)
-        if self.server.broken:
-            self._send({"description": "out of order"}, 500)
-            return
-        found = [item for item in self.server.items if item["collection"] in asked["collections"]]
-        self._send({"type": "FeatureCollection", "features": found, "links": []})
-
-    def log_message(self, *_):
-        pass
-
-
 @pytest.fixture
 def api(items):
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Api)
-    server.items, server.asked, server.broken = items, [], False
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(items) as server:
+        yield server
 
 
 def test_an_api_is_asked_for_the_box_and_the_days_of_an_image(api):

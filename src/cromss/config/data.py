@@ -10,6 +10,8 @@ __all__ = ["DownloadConfig", "LabelsConfig", "Layout", "PrepareConfig", "Synthes
 Edition = Literal["native", "uint8"]
 Layout = Literal[
     "geotiff_folders",
+    "stac",
+    "cube",
     "ssl4eo_s12",
     "ssl4eo_s12_v1_1",
     "noldo_s12_nol",
@@ -135,19 +137,19 @@ class LabelsConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareConfig:
-    """Read co-registered GeoTIFFs, or a published data set, check everything, and put it into a training store.
+    """Read GeoTIFFs, STAC items, a cube or a published data set, check everything, and put it into a training store.
 
     Beside the store it leaves prepare-report.html: shifts, bands, classes, examples, and all that was left out.
 
     Args:
         out: folder of the new store.
         root: folder that the patterns below start from; of a published layout the folder, or zip file, that holds it.
-        layout: how the files lie: `geotiff_folders` (as the patterns say), or as published, from root alone:
-            `ssl4eo_s12` (v1.0), `ssl4eo_s12_v1_1` (Zarr shards), `noldo_s12_nol` (v1.0 images with noisy labels, whose
-            folder or zip `labels` may name), `noldo_s12_dw`, `noldo_s12_osm` (exact labels; folder or zip; the second
-            needs legend `osm13`), `dfc2020` and `sen12ms` (folders of regions), `bigearthnet` (v2), `cromss_lmdb` and
-            `dfc2020_lmdb` (what the authors train from; s1, s2, labels may name the files of the first). There a
-            pattern is null (leave out) or left as it is.
+        layout: how the files lie: `geotiff_folders` (as the patterns say), `stac` or `cube` (as those sections say), or
+            as published, from root alone: `ssl4eo_s12` (v1.0), `ssl4eo_s12_v1_1` (Zarr shards), `noldo_s12_nol` (v1.0
+            images with noisy labels, whose folder or zip `labels` may name), `noldo_s12_dw`, `noldo_s12_osm` (exact
+            labels; folder or zip; the second needs legend `osm13`), `dfc2020` and `sen12ms` (folders of regions),
+            `bigearthnet` (v2), `cromss_lmdb` and `dfc2020_lmdb` (what the authors train from; s1, s2, labels may name
+            the files of the first). There a pattern is null (leave out) or left as it is.
         s1: pattern of the Sentinel-1 files, e.g. `s1/{id}.tif` or `s1/{id}/{season}.tif`; null for none.
         s2: pattern of the Sentinel-2 files; null for none.
         sensors: further sensors, by name, e.g. `{dem: {files: "dem/{id}.tif", unit: m, bands: [elevation, slope],
@@ -155,6 +157,11 @@ class PrepareConfig:
             (docs/sensors.md has all that an entry may say).
         band_names: what the files of s1 or s2 call their bands, e.g. `{s2: {blue: B2, red: B4}}`, or the name of a YAML
             file of such lines, `{s2: names.yaml}`.
+        stac: layout stac: items of a catalogue or API, e.g. `{catalog: catalog.json, s2: {collection: s2, assets:
+            {blue: B2, red: B4}}, bbox: [11, 47, 12, 48], start: 2021-05-01, place: "grid:code", season: month}`; a role
+            is s1, s2 or labels (docs/stac-and-cubes.md).
+        cube: layout cube: variables of one Zarr store as xarray writes it, e.g. `{path: cube.zarr, s2: {variable: s2,
+            bands: {B02: B2}}, labels: {variable: map}}`; roles as above, and truth; cut it by `tile`.
         labels: pattern of the label maps; null for none.
         annotators: patterns of the label maps of several annotators, kept apart, in place of labels, e.g.
             `{dw: "dw/{id}.tif", osm: "osm/{id}.tif"}`; scores are taken against the first (docs/labels.md).
@@ -177,8 +184,14 @@ class PrepareConfig:
         split_values: the value of each split in those rasters; other values belong to no split.
         validation_share: share of places drawn for validation where no split is given, 0 to 1.
         test_share: share of places drawn for testing where no split is given, 0 to 1.
-        seed: seed of that draw, keyed by place.
+        split_blocks: side in pixels of square blocks of ground that are drawn instead of places, so that patches of
+            different splits share no pixel, also of overlapping scenes; null draws places. Several times `tile`.
+        split_buffer: pixels that patches of different splits are apart at least; what lies nearer is left out, counted.
+        seed: seed of that draw, keyed by place or block.
         tile: cut scenes into square patches of this many pixels; null keeps them whole.
+        align_to: the sensor, e.g. `s2`, whose grid all files of a place are warped onto, classes by the nearest pixel,
+            each counted; null refuses files that are not on one grid.
+        resampling: how images are warped then: `bilinear` or `cubic`; a pixel that touches no-data has none.
         edition: `native` keeps dB and DN; `uint8` the authors' 8-bit scaling.
         on_bad: `stop` refuses everything if one scene is bad; `skip` leaves bad scenes out, counted and listed.
         shard_places: places a shard file.
@@ -195,6 +208,8 @@ class PrepareConfig:
     s2: str | None = "s2/{id}.tif"
     sensors: dict[str, Any] = field(default_factory=dict)
     band_names: dict[str, Any] = field(default_factory=dict)
+    stac: dict[str, Any] = field(default_factory=dict)
+    cube: dict[str, Any] = field(default_factory=dict)
     labels: str | None = "labels/{id}.tif"
     annotators: dict[str, str] = field(default_factory=dict)
     probabilities: str | None = None
@@ -212,8 +227,12 @@ class PrepareConfig:
     split_values: dict[str, int] = field(default_factory=lambda: {"train": 1, "test": 2, "validation": 3})
     validation_share: float = 0.0
     test_share: float = 0.0
+    split_blocks: int | None = None
+    split_buffer: int = 0
     seed: int = 0
     tile: int | None = None
+    align_to: str | None = None
+    resampling: Literal["bilinear", "cubic"] = "bilinear"
     edition: Edition = "native"
     on_bad: Literal["stop", "skip"] = "stop"
     shard_places: int = 64

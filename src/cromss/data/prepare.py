@@ -28,8 +28,9 @@ from cromss.data.findings import findings
 from cromss.data.preparation import Preparation, Prepared, prepare_batch, write_batch
 from cromss.data.sensor_section import plan_sensors
 from cromss.data.set_statistics import SetStatistics, StatisticsByListing
-from cromss.data.sources.layouts import Opening
+from cromss.data.sources.layouts import Opening, settled
 from cromss.data.sources.source import Scene, Source
+from cromss.data.split_survey import drawn_blocks, too_near
 from cromss.data.splits import draw_split, read_split_table
 from cromss.data.store_layout import META_FILE, SHARD_FOLDER
 from cromss.data.store_writer import finish_store, remove_unfinished
@@ -79,7 +80,7 @@ def prepare(config: PrepareConfig, draw: Draw | None = None) -> dict[str, Any]:
         definitions=definitions,
         patterns={name: plan.files for name, plan in plans.items()},
     )
-    preparation = Preparation(opening)
+    preparation = Preparation(settled(opening))
     source = preparation.source
     scenes = [scene for scene in source.scenes if table is None or scene.id in table]
     _require_splits(config, source, scenes, table)
@@ -88,8 +89,10 @@ def prepare(config: PrepareConfig, draw: Draw | None = None) -> dict[str, Any]:
     settings = {name: value for name, value in dataclasses.asdict(config).items() if name not in _MEANS}
     _begin(out, settings, source)
     remove_unfinished(out)
-    batches = make_batches(source, scenes, config.shard_places)
     with open_workers(config.workers, config.dask_scheduler) as each:
+        near = too_near(preparation, scenes, each)
+        ids = {survey.scene.id for survey in near}
+        batches = make_batches(source, [scene for scene in scenes if scene.id not in ids], config.shard_places)
         statistics = SetStatistics(
             bands=bands,
             definitions=definitions,
@@ -98,7 +101,7 @@ def prepare(config: PrepareConfig, draw: Draw | None = None) -> dict[str, Any]:
             seasons=sum(len(scene.seasons) for scene in scenes),
         )
         prepared, collected = _read(preparation, batches, statistics, each)
-        surveys = [survey for one in prepared for survey in one.surveys]
+        surveys = [*near, *(survey for one in prepared for survey in one.surveys)]
         late = refuse_other_bands(surveys, {name: sensor.title for name, sensor in definitions.items()})
         refused = [survey for survey in surveys if survey.error is not None]
         if refused and (config.on_bad == "stop" or len(refused) == len(surveys)):
@@ -108,6 +111,7 @@ def prepare(config: PrepareConfig, draw: Draw | None = None) -> dict[str, Any]:
         statistics = collected.of(survey.listing for survey in used)
         try:
             _require_ids_differ(used)
+            blocks = drawn_blocks(opening.blocks, used)
             said = summarize_annotators((survey.annotators for survey in used), legend, list(config.annotators))
             clouds = summarize_clouds((survey.clouds for survey in used), config.mask_clouds)
             figures = {**summarize(used, legend), **statistics.summary(), **said, "clouds": clouds}
@@ -118,6 +122,7 @@ def prepare(config: PrepareConfig, draw: Draw | None = None) -> dict[str, Any]:
     report = {
         "findings": findings(figures),
         **figures,
+        "split_blocks": blocks,
         "orphans": [dataclasses.asdict(orphan) for orphan in source.orphans],
         "refusals": [refusal_row(survey) for survey in refused],
         "scenes_without_split": [scene.id for scene in source.scenes if table is not None and scene.id not in table],

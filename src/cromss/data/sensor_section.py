@@ -15,7 +15,7 @@ they shall not be measured.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from typing import Any
 import yaml
 
 from cromss.config import PrepareConfig
+from cromss.data.sources.cube import cube_roles
+from cromss.data.sources.stac_section import plan_stac
 from cromss.errors import ArgumentError, BandError, ConfigError, MissingDataError
 from cromss.geo.bands import SENSORS, nearest, resolve_bands
 from cromss.geo.sensor import Sensor
@@ -48,8 +50,13 @@ def plan_sensors(config: PrepareConfig) -> dict[str, SensorPlan]:
     Raises ConfigError for a section that cannot be read, BandError for bands that a sensor does not have.
     """
     plans = {}
+    sections: dict[str, Callable[[], Container[str]]] = {  # of layouts that have them instead of patterns
+        "stac": lambda: plan_stac(config.stac).rules,
+        "cube": lambda: cube_roles(config.cube),
+    }
+    section = sections[config.layout]() if config.layout in sections else None
     for name, files, bands in (("s1", config.s1, config.s1_bands), ("s2", config.s2, config.s2_bands)):
-        if files is not None:
+        if files is not None and (section is None or name in section):
             names = _names_of_files(config, config.band_names.get(name), f"band_names of {name}")
             sensor = _aliased(SENSORS[name], names)
             plans[name] = SensorPlan(sensor=sensor, files=files, keep=resolve_bands(sensor, bands))

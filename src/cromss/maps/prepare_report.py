@@ -13,6 +13,7 @@ from typing import Any
 
 from cromss.config import PrepareConfig
 from cromss.data.band_statistics import bin_edges
+from cromss.data.blocks import blocks_in_words
 from cromss.data.prepare import prepare as prepare_store
 from cromss.data.set_statistics import Example, SetStatistics, picture_bands
 from cromss.data.shift_survey import ALARM_PX
@@ -181,7 +182,8 @@ def _classes(report: Mapping[str, Any], legend: Legend) -> Section:
         for split, entry in splits.items()
     ]
     columns = ["split", "places", "seasons of places", "labelled pixels, %", "no data, %"]
-    caption = "A pixel has no data where any sensor has none. " + _truth(report)
+    words = blocks_in_words(report["split_blocks"])
+    caption = f"A pixel has no data where any sensor has none. {_truth(report)} {words}".strip()
     return Section(heading="Splits and classes", blocks=[*blocks, Table(columns=columns, rows=rows, caption=caption)])
 
 

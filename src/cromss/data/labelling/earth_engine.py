@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cromss.data.labelling.catalog import day, footprint
+from cromss.data.labelling.catalog import footprint
 from cromss.data.labelling.soft import LabelMap
+from cromss.data.stac_catalogue import day
 from cromss.errors import ConfigError, DataError, MissingDataError
 from cromss.geo.legend import IGNORE
 from cromss.geo.raster import Grid

@@ -27,6 +27,7 @@ from cromss.data.labelling.tags import classify_tags, tag_table
 from cromss.data.labelling.warped import warp_labels
 from cromss.data.soft_labels import as_probabilities
 from cromss.data.sources.file_patterns import find_files
+from cromss.data.stac_catalogue import day
 from cromss.errors import ConfigError, MissingDataError, RangeError
 from cromss.geo.images import describe_image, read_image
 from cromss.geo.legend import IGNORE, Legend, get_legend
@@ -110,7 +111,7 @@ def _date(dataset: rasterio.DatasetReader) -> datetime.date | None:
     """The day of the tag DATE, None where there is none. Raises MissingDataError where it is no date."""
     text = dataset.tags().get("DATE")
     try:
-        return None if text is None else catalog.day(text)
+        return None if text is None else day(text)
     except ConfigError as error:
         raise MissingDataError(
             "the tag DATE of an image is no date", got=text, expected=error.expected, where=dataset.name,

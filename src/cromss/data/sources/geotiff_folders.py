@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import rasterio
 
+from cromss.data.blocks import SplitBlocks
 from cromss.data.clouds import CloudValues
 from cromss.data.record import PlaceRecord
 from cromss.data.sources.file_patterns import find_files, join_by_id
@@ -18,6 +20,7 @@ from cromss.data.sources.source import Scene, Tally
 from cromss.errors import ConfigError
 from cromss.geo.images import ImageFacts, describe_image
 from cromss.geo.legend import Legend
+from cromss.geo.raster import Grid
 from cromss.geo.sensor import SENSORS, Sensor
 
 __all__ = ["ROLES", "GeotiffFolders"]
@@ -39,6 +42,8 @@ class GeotiffFolders:
     split_values: split -> its value in the rasters of role split; other values, such as 0, are in no split.
     clouds: what the values of role clouds mean. mask_clouds: labels under cloud become 255.
     split_of: scene id -> split, where there is no raster. tile: the side of a patch in px; None keeps scenes whole.
+    blocks: what draws patches into splits, instead of split_of and a raster.
+    align_to: the sensor whose grid files of other grids are warped onto, images by `resampling`; None refuses them.
     Raises ConfigError and MissingDataError at once for patterns that lead nowhere.
     """
 
@@ -57,6 +62,9 @@ class GeotiffFolders:
         mask_clouds: bool = False,
         split_of: Callable[[str], str] | None = None,
         tile: int | None = None,
+        blocks: SplitBlocks | None = None,
+        align_to: str | None = None,
+        resampling: Literal["bilinear", "cubic"] = "bilinear",
     ) -> None:
         self.sensors = tuple(role for role in definitions if role in patterns)
         maps = tuple(role for role in patterns if role == "labels" or role.startswith("labels."))
@@ -80,6 +88,9 @@ class GeotiffFolders:
             clouds=clouds,
             mask_clouds=mask_clouds,
             tile=tile,
+            blocks=blocks,
+            align_to=align_to,
+            resampling=resampling,
         )
         roles = (*self.sensors, *dict.fromkeys(("labels", *maps, *_LAYERS)))
         found = {role: find_files(role, patterns[role]) for role in roles if role in patterns}
@@ -102,8 +113,12 @@ class GeotiffFolders:
         return self._reader.records(scene, tally, only)
 
     def split(self, scene: Scene) -> str | None:
-        """The split of all records of a scene; None where a raster decides for each patch."""
+        """The split of all records of a scene; None where a raster or its place decides for each patch."""
         return self._reader.split(scene)
+
+    def grid(self, scene: Scene) -> Grid:
+        """The grid of the records of a scene, from the header of one file. Raises DataError of the fitting kind."""
+        return self._reader.grid(scene)
 
     def files(self, scene: Scene) -> Iterator[Path]:
         """Every file of a scene."""

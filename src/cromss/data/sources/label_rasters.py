@@ -6,6 +6,7 @@ In: role -> one dataset a season, of the roles "labels", "labels.<annotator>", "
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from cromss.data.soft_labels import as_probabilities, fill_up, levels_of, likeliest, settle
 from cromss.data.sources.source import Tally
 from cromss.errors import LabelError
+from cromss.geo.align import Alignment, read_nearest
 from cromss.geo.legend import IGNORE, Legend
 from cromss.geo.raster import read_pixels, read_raster
 
@@ -60,13 +62,16 @@ def read_labels(
     class_band: Callable[[rasterio.DatasetReader], int],
     window: Window,
     tally: Tally,
+    alignments: Mapping[str, Alignment],
 ) -> tuple[Labels, NDArray[np.uint8] | None]:
     """The labels of each annotator, and the levels of class probabilities where there are such files.
+
+    alignments: name of a file -> how it is warped onto the grid of the window; maps alone may be.
 
     Of several annotators those without a single label in the window are left out, unless none has any.
     """
     maps = {
-        role: read_classes(files[role], legend, class_band, window)
+        role: read_classes(files[role], legend, class_band, window, alignments)
         for role in label_roles(files)
         if role != "probabilities"
     }
@@ -103,15 +108,24 @@ def read_classes(
     legend: Legend,
     class_band: Callable[[rasterio.DatasetReader], int],
     window: Window,
+    alignments: Mapping[str, Alignment],
 ) -> NDArray[np.uint8]:
     """Class ids (T, H, W), 255 where a file declares no data. Raises LabelError for values without a class."""
     layers = []
     for dataset in datasets:
-        band = class_band(dataset)
-        values_BHW, missing_BHW, _ = read_pixels(dataset, window)
-        encoded = legend.encode(values_BHW[band], dataset.name, dataset.nodatavals[band])
-        layers.append(np.where(missing_BHW[band], np.uint8(IGNORE), encoded))
+        read = functools.partial(_encoded, dataset, legend, class_band(dataset))
+        layer_HW, inside_HW = read_nearest(alignments.get(dataset.name), window, read)
+        layers.append(np.where(inside_HW, layer_HW, IGNORE).astype(np.uint8))
     return np.stack(layers)
+
+
+def _encoded(
+    dataset: rasterio.DatasetReader, legend: Legend, band: int, part: Window
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Class ids (1, H, W) of a map, and where it has any (H, W)."""
+    values_BHW, missing_BHW, _ = read_pixels(dataset, part)
+    encoded_HW = legend.encode(values_BHW[band], dataset.name, dataset.nodatavals[band])
+    return encoded_HW[None], ~missing_BHW[band]
 
 
 def _read_probabilities(

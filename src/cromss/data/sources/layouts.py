@@ -7,10 +7,13 @@ A new layout is a function here (or in `patch_layouts`), a module beside this on
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from pathlib import Path
+from typing import Any
 
+from cromss.data.sources.cube import cube_images, cube_roles
 from cromss.data.sources.geotiff_folders import ROLES, GeotiffFolders
 from cromss.data.sources.label_patterns import cloud_values_of, label_patterns
 from cromss.data.sources.noldo_labels import NolLabels
@@ -20,21 +23,34 @@ from cromss.data.sources.patch_layouts import PATCH_LAYOUTS
 from cromss.data.sources.source import Source
 from cromss.data.sources.ssl4eo_s12 import FOLDERS, Ssl4eoS12
 from cromss.data.sources.ssl4eo_s12_v11 import MODALITIES, Ssl4eoS12V11
+from cromss.data.sources.stac import stac_images
+from cromss.data.sources.stac_items import find_items
+from cromss.data.sources.stac_section import plan_stac
 from cromss.errors import ConfigError
 
-__all__ = ["LAYOUTS", "Opening", "open_source", "refuse_patterns"]
+__all__ = ["LAYOUTS", "Opening", "open_source", "refuse_patterns", "settled"]
+
+_OWN_FILES: Mapping[str, frozenset[str]] = {
+    "geotiff_folders": frozenset(
+        {"s2_offset", "sensors", "band_names", "split_blocks", "align_to"}
+        | {"annotators", "cloud_mask", "cloud_values", "mask_clouds"}
+    ),
+    "stac": frozenset({"s2_offset", "split_blocks", "align_to", "stac"}),
+    "cube": frozenset({"s2_offset", "split_blocks", "align_to", "cube"}),
+}
+"""Layouts of a user's own files -> settings that no published layout has a use for, and they have."""
 
 
 def open_source(opening: Opening) -> Source:
     """The source of the layout that the settings name. Raises ConfigError and MissingDataError of the reader."""
-    for name in ("s2_offset", "sensors", "band_names", "annotators", "cloud_mask", "cloud_values", "mask_clouds"):
+    for name in sorted(frozenset().union(*_OWN_FILES.values())):
         given = getattr(opening.config, name)
-        if given and opening.config.layout != "geotiff_folders":
+        if given and name not in _OWN_FILES.get(opening.config.layout, ()):
             raise ConfigError(
                 f"layout {opening.config.layout} has no use for the setting {name}",
                 got=f"{name} {given}",
                 expected="nothing: what its files hold is known",
-                do=f"leave {name} out, or choose layout geotiff_folders",
+                do=f"leave {name} out, or choose layout {name if name in LAYOUTS else 'geotiff_folders'}",
             )
     return LAYOUTS[opening.config.layout](opening)
 
@@ -49,19 +65,74 @@ def _geotiff_folders(opening: Opening) -> Source:
     by_name = {name for name, subset in asked.items() if subset in opening.definitions[name].subsets}
     return GeotiffFolders(
         {role: str(Path(config.root) / pattern) for role, pattern in patterns.items() if pattern is not None},
-        legend=opening.legend,
-        bands=bands,
         definitions=opening.definitions,
         products={"s1": config.s1_product, "s2": config.s2_product},
         # only names that the user wrote out can stand for the order of bands in a file
         file_bands={name: names for name, names in bands.items() if name in asked and name not in by_name},
         s2_offset=config.s2_offset,
-        split_values=config.split_values,
         clouds=cloud_values_of(config),
         mask_clouds=config.mask_clouds,
-        split_of=opening.split_of,
-        tile=config.tile,
+        **_reader(opening),
     )
+
+
+def settled(opening: Opening) -> Opening:
+    """The same, with what a catalogue holds: it is searched once, and all processes that are sent this use the same.
+
+    Raises ConfigError, MissingDataError, DamagedFileError, DataError.
+    """
+    if opening.config.layout != "stac" or opening.items is not None:
+        return opening
+    plan = plan_stac(opening.config.stac)
+    where = plan.catalog if "://" in plan.catalog else str(opening.root / plan.catalog)
+    return dataclasses.replace(opening, items=find_items(plan, where))
+
+
+def _stac(opening: Opening) -> Source:
+    config, items = opening.config, settled(opening).items
+    if items is None:
+        raise ConfigError("no catalogue was searched", do="choose layout stac, and give its section")
+    return stac_images(items, _layers(opening, items.items), resampling=config.resampling, **_listed(opening))
+
+
+def _cube(opening: Opening) -> Source:
+    section = opening.config.cube
+    return cube_images(section, opening.root, _layers(opening, cube_roles(section)), **_listed(opening))
+
+
+def _layers(opening: Opening, listed: Container[str]) -> dict[str, str]:
+    """Role -> pattern of the maps that are files; a default steps back where the section of the layout has the role."""
+    layers = {role: getattr(opening.config, role) for role in ("labels", "truth", "split")}
+    for role in layers:
+        if (role in listed and layers[role] == default_of(role)) or (role == "split" and opening.by_table):
+            layers[role] = None
+    return {role: str(opening.root / pattern) for role, pattern in layers.items() if pattern is not None}
+
+
+def _listed(opening: Opening) -> dict[str, Any]:
+    """What images that a section of the settings lists are read with."""
+    config = opening.config
+    return {
+        "s2_offset": config.s2_offset,
+        "s2_product": config.s2_product,
+        "definitions": opening.definitions,
+        "reader": _reader(opening),
+    }
+
+
+def _reader(opening: Opening) -> dict[str, Any]:
+    """What scenes of a user's own rasters are read with, whatever holds them."""
+    config = opening.config
+    return {
+        "legend": opening.legend,
+        "bands": opening.bands,
+        "split_of": opening.split_of,
+        "split_values": config.split_values,
+        "tile": config.tile,
+        "blocks": opening.blocks,
+        "align_to": config.align_to,
+        "resampling": config.resampling,
+    }
 
 
 def _ssl4eo_s12(opening: Opening) -> Source:
@@ -137,6 +208,8 @@ def _s2_product(opening: Opening, folders: Mapping[str, str]) -> str:
 
 LAYOUTS: Mapping[str, Callable[[Opening], Source]] = {
     "geotiff_folders": _geotiff_folders,
+    "stac": _stac,
+    "cube": _cube,
     "ssl4eo_s12": _ssl4eo_s12,
     "ssl4eo_s12_v1_1": _ssl4eo_s12_v11,
     "noldo_s12_nol": _noldo_nol,

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cromss.config import PrepareConfig
+from cromss.data.blocks import SplitBlocks
 from cromss.data.sources.geotiff_folders import ROLES
+from cromss.data.sources.stac_items import FoundItems
 from cromss.errors import ConfigError
 from cromss.geo.legend import Legend
 from cromss.geo.sensor import SENSORS, Sensor
@@ -25,6 +27,7 @@ class Opening:
 
     bands: sensor -> the bands to keep; a sensor that the settings leave out is absent. definitions: what each measures.
     patterns: sensor -> where its files lie, from root.
+    items: what a catalogue holds, where the layout has one and it has been searched: every process uses the same items.
     split_of: place -> split. by_table: whether that rule is a table of ids, not a draw.
     """
 
@@ -35,11 +38,44 @@ class Opening:
     by_table: bool
     definitions: Mapping[str, Sensor] = field(default_factory=lambda: SENSORS)
     patterns: Mapping[str, str] = field(default_factory=dict)
+    items: FoundItems | None = None
 
     @property
     def root(self) -> Path:
         """The folder, or the archive, that holds the layout."""
         return Path(self.config.root)
+
+    @property
+    def blocks(self) -> SplitBlocks | None:
+        """The blocks of ground that patches are drawn by; None where they are not asked for. Raises ConfigError."""
+        config = self.config
+        if config.split_blocks is None:
+            if config.split_buffer:
+                raise ConfigError(
+                    "a buffer lies between blocks, and none are asked for",
+                    got=f"split_buffer {config.split_buffer}",
+                    do="give split_blocks, too",
+                )
+            return None
+        if config.split is not None:
+            raise ConfigError(
+                "a split and blocks exclude each other",
+                got=f"split {config.split}, split_blocks {config.split_blocks}",
+                expected="one of them",
+            )
+        if config.tile is not None and config.tile + config.split_buffer > config.split_blocks:
+            raise ConfigError(
+                "blocks are too small for their patches and the buffer",
+                got=f"split_blocks {config.split_blocks}, tile {config.tile}, split_buffer {config.split_buffer}",
+                expected=f"split_blocks of at least {config.tile + config.split_buffer}; several times that loses less",
+            )
+        return SplitBlocks(
+            side=config.split_blocks,
+            buffer=config.split_buffer,
+            seed=config.seed,
+            validation_share=config.validation_share,
+            test_share=config.test_share,
+        )
 
 
 def refuse_patterns(config: PrepareConfig, *, free: Sequence[str] = ()) -> None:

@@ -13,12 +13,15 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
 
+from cromss.data.blocks import NEAR_ANOTHER_SPLIT, SplitBlocks
 from cromss.data.clouds import CLOUD, CloudValues
 from cromss.data.record import PlaceRecord
 from cromss.data.sources.label_rasters import (
@@ -33,9 +36,11 @@ from cromss.data.sources.source import Scene, Tally
 from cromss.data.sources.usable import require_usable
 from cromss.data.splits import majority_split
 from cromss.errors import BandError, ConfigError, GridError, LabelError
+from cromss.geo.align import Alignment, Method, align, as_measured, read_nearest
 from cromss.geo.images import ImageFacts, read_image
 from cromss.geo.legend import IGNORE, Legend
 from cromss.geo.raster import Grid, grid_of, open_raster, read_raster, require_same_grid
+from cromss.geo.virtual import changes_of
 
 __all__ = ["SceneReader", "only_band"]
 
@@ -44,12 +49,13 @@ Window = tuple[int, int, int, int]
 
 @dataclass(frozen=True, kw_only=True)
 class _OpenScene:
-    """A scene with its files open: role -> one dataset a season."""
+    """A scene with its files open: role -> one dataset a season. alignments: of files on another grid, by name."""
 
     scene: Scene
     files: Mapping[str, Sequence[rasterio.DatasetReader]]
     facts: Mapping[str, Sequence[ImageFacts]]
     grid: Grid
+    alignments: Mapping[str, Alignment]
 
 
 def only_band(dataset: rasterio.DatasetReader) -> int:
@@ -70,7 +76,9 @@ class SceneReader:
     tile: the side of a patch in px; None keeps scenes whole. open_file: how a file of a scene is opened.
     class_band: dataset -> index from 0 of the band of a label file that holds the classes.
     grid_tolerance: how far apart the corners of two files may lie, px. fill: whether 0 in every band is no data
-    although the file does not declare it.
+    although the file does not declare it. blocks: what draws patches into splits, instead of split_of and a raster.
+    align_to: the sensor whose grid, in its first season, other files are warped onto; None refuses other grids.
+    resampling: how images are warped then.
     """
 
     bands: Mapping[str, Sequence[str]]
@@ -85,20 +93,34 @@ class SceneReader:
     class_band: Callable[[rasterio.DatasetReader], int] = only_band
     grid_tolerance: float = 0.01
     fill: bool = False
+    blocks: SplitBlocks | None = None
+    align_to: str | None = None
+    resampling: Method = "bilinear"
 
     def __post_init__(self) -> None:
         if self.tile is not None and self.tile < 1:
             raise ConfigError("a patch needs pixels", got=f"tile {self.tile}", expected="at least 1")
+        if self.align_to is not None and self.align_to not in self.bands:
+            raise ConfigError(
+                "files are to be warped onto the grid of a sensor that the set does not have",
+                got=f"align_to {self.align_to}",
+                expected=" or ".join(self.bands),
+            )
 
     @property
     def sensors(self) -> tuple[str, ...]:
         return tuple(self.bands)
 
     def split(self, scene: Scene) -> str | None:
-        """The split of all records of a scene; None where a raster decides for each patch."""
-        if "split" in scene.files:
+        """The split of all records of a scene; None where a raster or its place decides for each patch."""
+        if "split" in scene.files or self.blocks is not None:
             return None
         return self.split_of(scene.id) if self.split_of else ""
+
+    def grid(self, scene: Scene) -> Grid:
+        """The grid that all records of a scene lie on, from the header of one file."""
+        with self.open_file(scene.files[self.align_to or self.sensors[0]][0]) as dataset:
+            return grid_of(dataset)
 
     def records(
         self, scene: Scene, tally: Tally | None = None, only: Container[str] | None = None
@@ -113,13 +135,15 @@ class SceneReader:
             opened = self._open(stack, scene, tally)
             handed_on = 0
             for name, window in self._windows(opened, tally):
-                if only is not None and name not in only:
+                if (only is not None and name not in only) or not self._in_one_split(opened, window, tally):
                     continue
                 record = self._record(opened, name, window, tally)
                 if record is not None:
                     handed_on += 1
+                    if self.blocks is not None:
+                        tally.blocks.update(self.blocks.under(opened.grid.window(*window)))
                     yield record
-            if handed_on == 0 and only is None:
+            if handed_on == 0 and only is None and NEAR_ANOTHER_SPLIT not in tally.left_out:
                 reasons = ", ".join(f"{count} {reason}" for reason, count in tally.left_out.items())
                 raise LabelError(
                     "no patch of a scene can be used",
@@ -136,10 +160,16 @@ class SceneReader:
         }
         datasets = [dataset for role in files.values() for dataset in role]
         stack.enter_context(rasterio.Env(GDAL_CACHEMAX=_cache_bytes(datasets, self.tile)))
-        reference = files[self.sensors[0]][0]
-        grid = grid_of(reference)
-        for dataset in (dataset for datasets in files.values() for dataset in datasets):
-            require_same_grid(grid, grid_of(dataset), reference.name, dataset.name, self.grid_tolerance)
+        reference = files[self.align_to or self.sensors[0]][0]
+        grid, alignments = grid_of(reference), {}
+        for role, dataset in ((role, dataset) for role, datasets in files.items() for dataset in datasets):
+            if self.align_to is None or role == "probabilities":
+                require_same_grid(grid, grid_of(dataset), reference.name, dataset.name, self.grid_tolerance)
+            elif (alignment := align(grid_of(dataset), grid, dataset.name, reference.name)) is not None:
+                method = self.resampling if role in self.bands else "nearest"
+                new = dataset.name not in alignments  # one file may serve all seasons
+                tally.changed[f"{role} files warped onto the grid of {self.align_to}, {method}"] += new
+                alignments[dataset.name] = alignment
         for role in (role for role in files if role not in self.bands and role != "probabilities"):
             for dataset in files[role]:
                 _ = only_band(dataset) if role in ("split", "clouds") else self.class_band(dataset)
@@ -156,7 +186,9 @@ class SceneReader:
                     where=scene.id,
                 )
         tally.georeferenced = grid.crs is not None
-        return _OpenScene(scene=scene, files=files, facts=facts, grid=grid)
+        if self.blocks is not None:
+            tally.grid = grid
+        return _OpenScene(scene=scene, files=files, facts=facts, grid=grid, alignments=alignments)
 
     def _describe(self, sensor: str, dataset: rasterio.DatasetReader, tally: Tally) -> ImageFacts:
         facts = self.describe(sensor, dataset)
@@ -166,6 +198,7 @@ class SceneReader:
             tally.changed[f"{sensor} band images named by the order of the settings, not as in their files"] += len(
                 facts.listed
             )
+        tally.changed.update(changes_of(dataset))
         tally.listed.setdefault((sensor, facts.product), {}).setdefault(facts.listed, dataset.name)
         return facts
 
@@ -189,12 +222,21 @@ class SceneReader:
             for column in range(0, width - side + 1, side):
                 yield f"{place}_r{row:05d}_c{column:05d}", (row, column, side, side)
 
+    def _in_one_split(self, opened: _OpenScene, window: Window, tally: Tally) -> bool:
+        """Whether blocks of ground, where they are asked for, put a patch into one split."""
+        if self.blocks is None:
+            return True
+        in_one = bool(self.blocks.split_of(opened.grid.window(*window)))
+        if not in_one:
+            tally.left_out[NEAR_ANOTHER_SPLIT] += 1
+        return in_one
+
     def _record(self, opened: _OpenScene, name: str, window: Window, tally: Tally) -> PlaceRecord | None:
         """The record of one window, or None if nothing in it can be learnt from."""
         truth = None
         if "truth" in opened.files:
-            truth = read_classes(opened.files["truth"], self.legend, self.class_band, window)
-        maps, levels = read_labels(opened.files, self.legend, self.class_band, window, tally)
+            truth = read_classes(opened.files["truth"], self.legend, self.class_band, window, opened.alignments)
+        maps, levels = read_labels(opened.files, self.legend, self.class_band, window, tally, opened.alignments)
         clouds = self._clouds(opened, window)
         if clouds is not None and self.mask_clouds:
             maps, levels = without(maps, levels, clouds == CLOUD, tally)
@@ -214,8 +256,8 @@ class SceneReader:
         if inside is not None:
             outside = ~inside[None]
             tally.labels_outside_split += sum(int((outside & (layer != IGNORE)).sum()) for layer in maps.values())
-            maps = {role: _ignore(layer, outside) for role, layer in maps.items()}
-            truth = None if truth is None else _ignore(truth, outside)
+            maps = {role: np.where(outside, np.uint8(IGNORE), layer) for role, layer in maps.items()}
+            truth = None if truth is None else np.where(outside, np.uint8(IGNORE), truth)
             levels = None if levels is None else levels * inside
         labels = maps.pop("labels", None)
         return PlaceRecord(
@@ -241,13 +283,9 @@ class SceneReader:
         valid = np.ones((len(opened.scene.seasons), *window[2:]), bool)
         for sensor in self.sensors:
             pairs = zip(opened.files[sensor], opened.facts[sensor], strict=True)
-            rasters = [
-                read_image(dataset, facts, self.bands[sensor], window, fill=self.fill) for dataset, facts in pairs
-            ]
-            images[sensor] = np.stack([raster.values_BHW for raster in rasters])
-            valid &= np.stack([raster.valid_HW for raster in rasters])
-            if clipped := sum(raster.clipped_bands for raster in rasters):
-                tally.changed["s2 band images with reflectances below 0 set to DN 0"] += clipped
+            read = [self._image(opened, dataset, facts, window, tally) for dataset, facts in pairs]
+            images[sensor] = np.stack([values_BHW for values_BHW, _ in read])
+            valid &= np.stack([valid_HW for _, valid_HW in read])
         return images, valid
 
     def _clouds(self, opened: _OpenScene, window: Window) -> NDArray[np.uint8] | None:
@@ -256,18 +294,37 @@ class SceneReader:
             return None
         covers = []
         for dataset in opened.files["clouds"]:
-            raster = read_raster(dataset, window)
-            covers.append(self.clouds.cover(raster.values_BHW[0], ~raster.valid_HW, dataset.name))
+            values_HW, inside_HW = read_nearest(opened.alignments.get(dataset.name), window, partial(_numbers, dataset))
+            covers.append(self.clouds.cover(values_HW, ~inside_HW, dataset.name))
         return np.stack(covers)
+
+    def _image(
+        self, opened: _OpenScene, dataset: rasterio.DatasetReader, facts: ImageFacts, window: Window, tally: Tally
+    ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        def read(part: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+            raster = read_image(dataset, facts, self.bands[facts.sensor.name], part, fill=self.fill)
+            if raster.clipped_bands:
+                tally.changed["s2 band images with reflectances below 0 set to DN 0"] += raster.clipped_bands
+            return raster.values_BHW, raster.valid_HW
+
+        if dataset.name not in opened.alignments:
+            return read(window)
+        warped_BHW, valid_HW = opened.alignments[dataset.name].read(window, self.resampling, read)
+        values_BHW, clipped = as_measured(facts.sensor, warped_BHW, valid_HW)
+        if clipped:
+            tally.changed[f"{facts.sensor.name} band images warped to values out of range, set to its ends"] += clipped
+        return values_BHW, valid_HW
 
     def _split_window(
         self, opened: _OpenScene, window: Window, usable_HW: NDArray[np.bool_]
     ) -> tuple[str, NDArray[np.bool_] | None]:
+        if self.blocks is not None:
+            return self.blocks.split_of(opened.grid.window(*window)), None
         if "split" not in opened.files:
             return self.split(opened.scene) or "", None
         dataset = opened.files["split"][0]
-        raster = read_raster(dataset, window)
-        values = np.where(raster.valid_HW, raster.values_BHW[0], 0)
+        numbers_HW, inside_HW = read_nearest(opened.alignments.get(dataset.name), window, partial(_numbers, dataset))
+        values = np.where(inside_HW, numbers_HW, 0)
         split_values = self.split_values or {}
         strange = sorted(set(np.unique(values).tolist()) - {0, *split_values.values()})
         if strange:
@@ -288,6 +345,11 @@ class SceneReader:
         return {name: text for name, text in dates.items() if text.strip(",")}
 
 
+def _numbers(dataset: rasterio.DatasetReader, part: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    raster = read_raster(dataset, part)
+    return raster.values_BHW, raster.valid_HW
+
+
 def _cache_bytes(datasets: Sequence[rasterio.DatasetReader], tile: int | None) -> int:
     """The blocks under one row of patches, so that each is decoded once; GDAL's own limit is 5% of the memory."""
     total = 16 * 1024**2
@@ -298,7 +360,3 @@ def _cache_bytes(datasets: Sequence[rasterio.DatasetReader], tile: int | None) -
         touched = -(-tile // rows) + (tile % rows > 0)
         total += touched * rows * dataset.width * sum(np.dtype(kind).itemsize for kind in dataset.dtypes)
     return total
-
-
-def _ignore(layer: NDArray[np.uint8], where: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    return np.where(where, np.uint8(IGNORE), layer)

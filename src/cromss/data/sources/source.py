@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from cromss.data.record import PlaceRecord
+from cromss.geo.raster import Grid
 
 __all__ = ["Orphan", "Scene", "Source", "Tally"]
 
@@ -50,6 +51,7 @@ class Tally:
     labels_outside_split: labels set to 255 because they lie in another split than their patch.
     listed: (sensor, product) -> the bands that its files list, with one of those files.
     changed: what was done to values before they were handed on, such as resampling, in words -> how many band images.
+    grid: that of the scene, where blocks of ground say which split its patches belong to; blocks: those under them.
     """
 
     left_out: Counter[str] = field(default_factory=Counter)
@@ -58,6 +60,8 @@ class Tally:
     georeferenced: bool = True
     listed: dict[tuple[str, str], dict[tuple[str, ...], str]] = field(default_factory=dict)
     changed: Counter[str] = field(default_factory=Counter)
+    grid: Grid | None = None
+    blocks: set[tuple[int, int]] = field(default_factory=set)
 
 
 class Source(Protocol):

@@ -1,0 +1,117 @@
+"""The section `stac` of prepare: which items of a catalogue are places, and which of their assets are bands.
+
+    stac:
+      catalog: catalog.json                              a path from root, or the address of a catalogue or an API
+      s2: {collection: sentinel-2-l2a, assets: {blue: B2, green: B3, red: B4, nir: B8}}      one band an asset
+      s1: {collection: s1, asset: image}                 or all bands in one asset, named in its file
+      labels: {collection: landcover, asset: map}        or by the setting labels, whose {id} is the place
+      bbox: [11.0, 47.5, 12.0, 48.5]                     west, south, east, north in degrees
+      start: 2021-05-01                                  first and last day
+      end: 2021-09-30
+      place: grid:code                                   the property that names the place; null: the item's id
+      season: month                                      `date`, `month`, a property; null: one season a place
+
+In: that section. Out: a `StacPlan`, or an error that says which line is wrong. s1 may say `unit: power`: its values are
+turned into dB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cromss.data.stac_catalogue import Box, day
+from cromss.errors import ConfigError
+from cromss.geo.bands import nearest
+
+__all__ = ["ItemRule", "StacPlan", "check_keys", "plan_stac"]
+
+_KEYS = ("catalog", "s1", "s2", "labels", "bbox", "start", "end", "place", "season")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ItemRule:
+    """Which items make one role. assets: asset -> its band; "" where its file names the bands. power: s1 is linear."""
+
+    collection: str | None
+    assets: Mapping[str, str]
+    power: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class StacPlan:
+    """The section, read. rules: role -> items. place, season: what names them; None as the section says."""
+
+    catalog: str
+    rules: Mapping[str, ItemRule]
+    bbox: Box | None
+    start: str | None
+    end: str | None
+    place: str | None
+    season: str | None
+
+
+def plan_stac(section: Any) -> StacPlan:
+    """Read the section. Raises ConfigError."""
+    where = "stac"
+    check_keys(section, _KEYS, where)
+    rules = {role: _rule(role, section[role]) for role in ("s1", "s2", "labels") if section.get(role) is not None}
+    if not section.get("catalog") or not {"s1", "s2"} & set(rules):
+        raise ConfigError(
+            "the section stac needs a catalogue and images",
+            got=sorted(section),
+            expected="catalog, and s1 or s2",
+            do="for example stac: {catalog: catalog.json, s2: {collection: s2, asset: image}}",
+        )
+    days = {name: None if section.get(name) is None else str(section[name]) for name in ("start", "end")}
+    for text in days.values():
+        if text is not None:
+            day(text)
+    words = {name: None if section.get(name) is None else str(section[name]) for name in ("place", "season")}
+    return StacPlan(catalog=str(section["catalog"]), rules=rules, bbox=_box(section.get("bbox")), **days, **words)
+
+
+def check_keys(section: Any, known: tuple[str, ...], where: str) -> None:
+    """Raise ConfigError for what is no mapping, and for a key that is not known."""
+    if not isinstance(section, Mapping):
+        raise ConfigError("a section has `setting: value` lines", got=section, expected=", ".join(known), where=where)
+    for key in section:
+        if key not in known:
+            do = f"did you mean {nearest(str(key), known)!r}?"
+            raise ConfigError("a section has no such setting", got=key, expected=", ".join(known), where=where, do=do)
+
+
+def _rule(role: str, entry: Any) -> ItemRule:
+    where = f"stac: {role}"
+    check_keys(entry, ("collection", "asset", "assets", "unit"), where)
+    asset, assets = entry.get("asset"), entry.get("assets")
+    if (asset is None) == (assets is None) or not isinstance(assets or {}, Mapping) or (assets and role == "labels"):
+        raise ConfigError(
+            "the items of a role need one way to their bands",
+            got=dict(entry),
+            expected="asset: NAME" + ("" if role == "labels" else ", or assets: {NAME: BAND, ...}"),
+            where=where,
+        )
+    unit = entry.get("unit", "dB")
+    if "unit" in entry and (role != "s1" or unit not in ("dB", "power")):
+        raise ConfigError("only s1 has a unit to choose", got=unit, expected="dB or power", where=where)
+    return ItemRule(
+        collection=None if entry.get("collection") is None else str(entry["collection"]),
+        assets={str(asset): ""} if asset is not None else {str(name): str(band) for name, band in assets.items()},
+        power=unit == "power",
+    )
+
+
+def _box(value: Any) -> Box | None:
+    if value is None:
+        return None
+    try:
+        west, south, east, north = (float(number) for number in value)
+    except (TypeError, ValueError):
+        west = south = east = north = 0.0
+    if not (-180 <= west < east <= 180 and -90 <= south < north <= 90):
+        raise ConfigError(
+            "a box is four numbers in degrees", got=value, expected="[west, south, east, north]", where="stac: bbox"
+        )
+    return west, south, east, north
