@@ -73,11 +73,13 @@ def export(config: ExportConfig) -> None:
 
 def import_(config: ImportConfig) -> None:
     """Turn a published checkpoint file into a checkpoint of this package."""
-    given = {"s1": config.s1_bands, "s2": config.s2_bands}
+    given = {"s1": config.s1_bands, "s2": config.s2_bands, **config.bands}
     bands = {sensor: names for sensor, names in given.items() if names is not None}
     if not bands:
         raise ConfigError(
-            "say which bands the file's encoders take", expected="s1_bands, s2_bands or both", do="e.g. --s2_bands 13"
+            "say which bands the file's encoders take",
+            expected="s1_bands, s2_bands, both, or bands",
+            do="e.g. --s2_bands 13",
         )
     report = import_reference(
         config.file,

@@ -36,7 +36,7 @@ def _config(store, out, **changes):
 @pytest.mark.parametrize(
     ("changes", "error", "words"),
     [
-        ({"method": "single", "branches": 3}, ConfigError, "third branch"),
+        ({"method": "single", "branches": 3}, ConfigError, "branches and sensors do not go together"),
         ({"precision": "16-mixed", "accelerator": "cpu"}, ConfigError, "16-mixed needs a GPU"),
         ({"batch_size": 64}, ConfigError, "lower batch_size"),
         ({"crop": 40}, ModelError, "multiples of 32"),

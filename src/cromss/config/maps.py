@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 __all__ = ["DemoConfig", "ExportConfig", "ImportConfig", "PredictConfig"]
 
@@ -32,6 +32,7 @@ class PredictConfig:
         out: folder for class.tif and confidence.tif.
         s1: Sentinel-1 GeoTIFF in dB; null where the network does not need it.
         s2: Sentinel-2 GeoTIFF in DN; null where the network does not need it.
+        images: GeoTIFFs by sensor, e.g. `{dem: dem.tif}`, of any sensor that the network knows; joins s1 and s2.
         branch: which branch of the network maps; null: the fused one if it can, else the mean of those with an image.
         window: side of a window in pixels.
         overlap: share of a window that it shares with its neighbour, 0 to below 1.
@@ -47,6 +48,7 @@ class PredictConfig:
     out: str
     s1: str | None = None
     s2: str | None = None
+    images: dict[str, str] = field(default_factory=dict)
     branch: str | None = None
     window: int = 256
     overlap: float = 0.5
@@ -64,13 +66,13 @@ class ExportConfig:
 
     Args:
         checkpoint: checkpoint or run folder.
-        sensor: whose encoder.
+        sensor: whose encoder: a sensor of the checkpoint, or `fused`.
         out: folder for encoder.safetensors and card.json.
         layout: key names of `smp`, `timm` or `torchvision`.
     """
 
     checkpoint: str
-    sensor: Literal["s1", "s2", "fused"]
+    sensor: str
     out: str
     layout: Literal["smp", "timm", "torchvision"] = "smp"
 
@@ -84,6 +86,7 @@ class ImportConfig:
         out: folder of the new checkpoint.
         s1_bands: bands of its Sentinel-1 encoder, by name or set; null where it has none.
         s2_bands: bands of its Sentinel-2 encoder: `13`, `12`, `9`, `3`; null where it has none.
+        bands: bands of its encoder of another sensor, e.g. `{landsat: "blue,green,red"}`, in the order of its inputs.
         encoder: the encoder's name.
         legend: class scheme of a whole network.
         normalization: how its input was scaled: `paper`, `standard` (same statistics) or `unknown`.
@@ -93,6 +96,7 @@ class ImportConfig:
     out: str
     s1_bands: str | None = None
     s2_bands: str | None = None
+    bands: dict[str, Any] = field(default_factory=dict)
     encoder: str = "resnet50"
     legend: str = "dynamic_world"
     normalization: Literal["paper", "standard", "unknown"] = "paper"

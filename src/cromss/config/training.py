@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 __all__ = ["BenchmarkConfig", "EvaluateConfig", "PretrainConfig", "TransferConfig"]
 
@@ -20,14 +20,16 @@ class PretrainConfig:
     Args:
         data: the training store.
         out: folder of the run; an unfinished run found there is continued.
-        method: `cromss`; `no_selection` (two sensors, plain sum of losses and consistency); `single` (one sensor).
+        method: `cromss`; `no_selection` (the same sensors, plain sum of losses and consistency); `single` (one sensor).
+        sensors: the sensors of the store to train on, two or more.
         sensor: the sensor of method `single`.
-        fusion: `late` (two whole networks) or `middle` (two encoders, one shared decoder).
-        branches: 2, or 3 with an encoder on the stacked sensors.
+        fusion: `late` (a whole network a sensor) or `middle` (an encoder a sensor, one shared decoder).
+        branches: null for one a sensor; one more (3 of two sensors) adds an encoder on the stacked sensors.
         encoder: any encoder name of segmentation_models_pytorch; `tu-cromss_narrow` for small machines.
         decoder_channels: channels of the U-Net decoder, deepest first.
         s1_bands: bands by name or set.
         s2_bands: bands by name or set: `13`, `12`, `10`, `9`, `3`.
+        bands: bands by sensor, e.g. `{dem: elevation, s2: "9"}`; of another sensor than s1 and s2 all, where left out.
         normalization: `paper` (mean +- 2 std to 0..1, clipped) or `standard` (zero mean, unit std).
         label_source: `labels` (the noisy ones) or `truth` (an upper bound where the truth is known).
         soft_labels: use the class probabilities of the store, where it has any, in place of one-hot labels.
@@ -87,13 +89,15 @@ class PretrainConfig:
     data: str
     out: str
     method: Literal["cromss", "no_selection", "single"] = "cromss"
-    sensor: Literal["s1", "s2"] = "s2"
+    sensors: tuple[str, ...] = ("s1", "s2")
+    sensor: str = "s2"
     fusion: Literal["late", "middle"] = "late"
-    branches: Literal[2, 3] = 2
+    branches: int | None = None
     encoder: str = "resnet50"
     decoder_channels: tuple[int, ...] = (256, 128, 64, 32, 16)
     s1_bands: str = "all"
     s2_bands: str = "13"
+    bands: dict[str, Any] = field(default_factory=dict)
     normalization: Literal["paper", "standard"] = "paper"
     label_source: Literal["labels", "truth"] = "labels"
     soft_labels: bool = True
@@ -197,7 +201,7 @@ class TransferConfig:
     out: str
     checkpoint: str | None = None
     init: Literal["checkpoint", "random", "imagenet"] = "checkpoint"
-    sensor: Literal["s1", "s2"] = "s2"
+    sensor: str = "s2"
     bands: str | None = None
     missing_bands: Literal["error", "zero"] = "error"
     extra_bands: Literal["error", "mean"] = "error"

@@ -233,6 +233,14 @@ class _Scaler:
                 expected=normalization.bands,
                 where=store.path,
             )
+        if normalization.unit != store.definitions[name].unit:
+            raise BandError(
+                f"the store holds {name} in another unit than the network takes it in",
+                got=store.definitions[name].unit,
+                expected=normalization.unit,
+                where=store.path,
+                do="prepare the store again from files in that unit",
+            )
         everything = normalization.bands == stored
         self._bands = slice(None) if everything else [stored.index(band) for band in normalization.bands]
         self._normalization, self._scaling = normalization, store.scaling(name)

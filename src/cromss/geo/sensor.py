@@ -22,8 +22,8 @@ __all__ = ["RESERVED", "SENSORS", "STORED_TYPES", "Sensor"]
 STORED_TYPES = ("float32", "int16", "int32", "uint8", "uint16")
 """Types in which a store can keep the values of a sensor."""
 
-_PARTS = (
-    "labels truth valid probabilities split prior id fused mean loss"  # other arrays of a sample, branches and log rows
+_PARTS = (  # other arrays of a sample, branches and log rows
+    "label labels truth valid probabilities split prior season id fused mean loss selected"
 )
 _WORDS = (
     "add_module apply bfloat16 buffers call_super_init children clear compile cpu cuda double dump_patches eval"
@@ -71,8 +71,8 @@ class Sensor:
     zero_is_fill: bool = False
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[a-z][a-z0-9_]{0,30}", self.name) or self.name in RESERVED:
-            self._refuse("the name of a sensor cannot be used", self.name, "small letters, digits, _; no word in use")
+        if not re.fullmatch(r"[a-z][a-z0-9]{0,30}", self.name) or self.name in RESERVED:
+            self._refuse("the name of a sensor cannot be used", self.name, "small letters and digits, no word in use")
         if not self.unit.strip() or not self.title.strip():
             self._refuse("a sensor needs a title and a unit", f"{self.title!r}, {self.unit!r}", "words")
         plain = [band.casefold() for band in self.bands]

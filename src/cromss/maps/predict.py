@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from cromss.config import PredictConfig
 from cromss.errors import ConfigError, NonFiniteError
-from cromss.geo.bands import Normalization
+from cromss.geo.bands import Normalization, known_sensor, nearest
 from cromss.geo.legend import Legend
 from cromss.maps.blend import Strip, blended_strips
 from cromss.maps.map_files import MapFiles, map_files, map_paths, map_row_of_blocks
@@ -54,10 +54,13 @@ def predict(config: PredictConfig) -> dict[str, Any]:
     limit_threads(config)
     network, card = load_network(config.checkpoint)
     given = {"s1": config.s1, "s2": config.s2}
+    twice = [sensor for sensor in config.images if given.get(sensor) is not None]
+    if twice:
+        raise ConfigError("an image is given twice", got=twice, do="name it in images, or by its own setting")
     report = predict_scene(
         network.to(_device(config.accelerator)),
         card,
-        {sensor: path for sensor, path in given.items() if path is not None},
+        {sensor: path for sensor, path in (given | config.images).items() if path is not None},
         config.out,
         branch=config.branch,
         window=config.window,
@@ -99,7 +102,9 @@ def predict_scene(
     branches = choose_branches(network.spec.inputs, network.spec.branches, list(images), branch)
     normalizations = {sensor: Normalization.from_dict(card["inputs"][sensor]) for sensor in images}
     paths = map_paths(Path(out), probabilities, overwrite)
-    with open_scene(images, normalizations, s2_product) as scene:
+    defined = card.get("sensors", {})
+    definitions = {sensor: known_sensor(sensor, defined.get(sensor)) for sensor in images}
+    with open_scene(images, normalizations, s2_product, definitions) as scene:
         maps = _write_maps(
             scene,
             network,
@@ -138,10 +143,17 @@ def choose_branches(
     foreign = [sensor for sensor in given if sensor not in inputs]
     if not given:
         raise ConfigError(
-            "no image is given", expected=f"images of {' or '.join(inputs)}", do="give a file, e.g. --s2 scene.tif"
+            "no image is given",
+            expected=f"images of {' or '.join(inputs)}",
+            do='give a file, e.g. --s2 scene.tif or --images "{dem: dem.tif}"',
         )
     if foreign:
-        raise ConfigError("the network does not know these images", got=list(given), expected=f"some of {list(inputs)}")
+        raise ConfigError(
+            "the network does not know these images",
+            got=list(given),
+            expected=f"some of {list(inputs)}",
+            do=f"did you mean {nearest(foreign[0], list(inputs))!r}?",
+        )
     if branch is not None and branch not in reads:
         raise ConfigError("the network has no such branch", got=branch, expected=", ".join(branches))
     if branch is not None:

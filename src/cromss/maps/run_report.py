@@ -19,15 +19,15 @@ from cromss.data.store import Store
 from cromss.files import read_json
 from cromss.geo.bands import Normalization
 from cromss.geo.legend import Legend
+from cromss.geo.sensor import SENSORS
 from cromss.maps.figures import Curve, bars_figure, confusion_figure, curves_figure
 from cromss.maps.pictures import (
     encode_png,
     error_picture,
     label_picture,
     readable,
-    s1_composite,
+    sensor_picture,
     sheet,
-    true_colour,
     weight_picture,
     write_png,
 )
@@ -45,9 +45,11 @@ from cromss.maps.report import (
     swatches,
     write_report,
 )
+from cromss.models.networks import FUSED
 from cromss.training.checkpoint import load_network
 from cromss.training.pretrain import Tile, tiles_of
 from cromss.training.runlog import read_log
+from cromss.training.validation import MEAN
 
 __all__ = [
     "confusion_section",
@@ -77,10 +79,10 @@ def _columns(tiles: Sequence[Tile], legend: Legend, inputs: Inputs) -> tuple[lis
 
 def _pictures(tile: Tile, legend: Legend, inputs: Inputs) -> dict[str, RGB]:
     found: dict[str, RGB] = {}
-    if "s2" in tile.images and {"B4", "B3", "B2"} <= set(inputs["s2"].bands):
-        found["Sentinel-2"] = true_colour(_in_units(tile.images["s2"], inputs["s2"]), inputs["s2"].bands)
-    if "s1" in tile.images and {"VV", "VH"} <= set(inputs["s1"].bands):
-        found["Sentinel-1"] = s1_composite(_in_units(tile.images["s1"], inputs["s1"]), inputs["s1"].bands)
+    for sensor in sorted(tile.images, key="s2".__ne__):  # which looks most as people see the place
+        known = inputs[sensor]
+        title = SENSORS[sensor].title if sensor in SENSORS else sensor.upper()
+        found[title] = sensor_picture(sensor, _in_units(tile.images[sensor], known), known.bands)
     found["noisy label"] = label_picture(tile.labels, legend)
     if tile.truth is not None:
         found["truth"] = label_picture(tile.truth, legend)
@@ -135,7 +137,7 @@ def curves_section(runs: Mapping[str, Path]) -> Section:
 
 def _validation_keys(row: Mapping[str, Any]) -> list[str]:
     ending = "_truth_oa" if any(key.endswith("_truth_oa") for key in row) else "_oa"
-    return [f"{sensor}{ending}" for sensor in ("s1", "s2") if f"{sensor}{ending}" in row]
+    return [key for key in row if key.endswith(ending) and key.removesuffix(ending) not in (FUSED, MEAN)]
 
 
 def confusion_section(name: str, folder: Path, legend: Legend, branch: str = "s2") -> Section:
@@ -229,7 +231,8 @@ def tiles_section(name: str, folder: Path, store: Store, *, count: int = 4) -> S
                 rows=[
                     (tile.id, [encode_png(picture) for picture in row]) for tile, row in zip(tiles, rows, strict=True)
                 ],
-                caption="Sentinel-2 in true colour, Sentinel-1 as VV, VH, VV - VH; bright: weight 1, dark: near 0.",
+                caption="Sentinel-2 in true colour, Sentinel-1 as VV, VH, VV - VH, other sensors by their first three "
+                "bands, or the first, stretched; weights bright: 1, dark: near 0.",
                 keys=[*swatches(store.legend), gradient("weight 0 to 1")],
             )
         ],

@@ -21,6 +21,7 @@ from cromss.data.dataset import FILL
 from cromss.geo.bands import Normalization
 from cromss.geo.images import ImageFacts, describe_image, read_image
 from cromss.geo.raster import Grid, grid_of, open_raster, require_same_grid
+from cromss.geo.sensor import SENSORS, Sensor
 from cromss.maps.blend import Strip
 
 __all__ = ["Scene", "open_scene"]
@@ -80,9 +81,12 @@ class Scene:
 
 @contextmanager
 def open_scene(
-    paths: Mapping[str, str | Path], normalizations: Mapping[str, Normalization], s2_product: str | None = None
+    paths: Mapping[str, str | Path],
+    normalizations: Mapping[str, Normalization],
+    s2_product: str | None = None,
+    definitions: Mapping[str, Sensor] = SENSORS,
 ) -> Iterator[Scene]:
-    """Open the images of a scene, {sensor: path}, for a network with these inputs.
+    """Open the images of a scene, {sensor: path}, for a network with these inputs; definitions: what they measure.
 
     Raises BandError for absent bands, DataError and BandError for an unknown product, GridError for unequal grids,
     RangeError for a wrong type or unit, MissingDataError and DamagedFileError.
@@ -91,7 +95,7 @@ def open_scene(
         images = {}
         for sensor, path in paths.items():
             dataset = stack.enter_context(open_raster(path))
-            facts = describe_image(dataset, sensor, product=s2_product if sensor == "s2" else None)
+            facts = describe_image(dataset, definitions[sensor], product=s2_product if sensor == "s2" else None)
             images[sensor] = _Image(dataset=dataset, facts=facts, normalization=normalizations[sensor])
         first, *others = images.values()
         for other in others:

@@ -26,9 +26,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from cromss.errors import CheckpointError, LabelError, ModelError
+from cromss.errors import BandError, CheckpointError, LabelError, ModelError
 from cromss.geo.bands import published_normalization, resolve_bands
 from cromss.geo.legend import get_legend
+from cromss.geo.sensor import SENSORS, Sensor
 from cromss.models.networks import NetworkSpec, build_network
 from cromss.models.restricted_reader import Archive, TensorRef
 from cromss.models.saved import save_network
@@ -92,7 +93,7 @@ def import_reference(
     known layout, ModelError where names or shapes are not those of `encoder`, BandError and LabelError for what is
     given.
     """
-    resolved = {sensor: resolve_bands(sensor, wanted) for sensor, wanted in bands.items()}
+    resolved = {sensor: _resolve(sensor, wanted, normalization) for sensor, wanted in bands.items()}
     with Archive(path) as archive:
         layout, references = _recognise(archive)
         names = _rename(layout, references, tuple(resolved), Path(path))
@@ -108,6 +109,21 @@ def import_reference(
         _write_encoder(tensors, Path(out), scaling, resolved, encoder, origin)
     left_out = sorted(set(references) - set(names))
     return {"layout": layout.title, "tensors": len(tensors), "left_out": left_out, "out": str(out)}
+
+
+def _resolve(sensor: str, wanted: str | Sequence[str], normalization: str) -> tuple[str, ...]:
+    """Bands of s1 and s2 by name or set; of another sensor whatever they are called."""
+    if sensor in SENSORS:
+        return resolve_bands(sensor, wanted)
+    if normalization != "unknown":
+        raise BandError(
+            f"nobody has published how {sensor} is scaled",
+            got=f"normalization {normalization}",
+            expected=f"that only for {', '.join(SENSORS)}; of another sensor: unknown",
+            do="give normalization unknown; a transfer then scales by the statistics of its store",
+        )
+    names = tuple(part.strip() for part in wanted.split(",")) if isinstance(wanted, str) else tuple(map(str, wanted))
+    return Sensor(name=sensor, title=sensor, unit="unknown", bands=names, valid_min=0, valid_max=1).bands
 
 
 def _recognise(archive: Archive) -> tuple[_Layout, dict[str, TensorRef]]:
@@ -148,7 +164,7 @@ def _rename(
             target = new.format(sensor=sensors[0])
             if old.startswith(start) and (layout.network or target == f"{sensors[0]}."):
                 names[old] = target + old.removeprefix(start)
-    return {old: new for old, new in names.items() if not re.search(r"(^s[12]|encoder)\.fc\.", new)}
+    return {old: new for old, new in names.items() if not re.search(r"(^\w+|encoder)\.fc\.", new)}
 
 
 def _write_network(

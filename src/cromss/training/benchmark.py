@@ -158,8 +158,11 @@ def _untrained(recipe: Recipe, init: str, task: str) -> dict[str, Any]:
     sensor = _sensor(recipe.tasks[task])
     shared = {}
     for ours, theirs in (("encoder", "encoder"), ("bands", f"{sensor}_bands"), ("normalization", "normalization")):
-        default = getattr(PretrainConfig, theirs)
-        found = {arm.settings.get(theirs, default) for arm in recipe.arms.values() if arm.settings is not None}
+        default = getattr(PretrainConfig, theirs, None)
+        arms = [arm.settings for arm in recipe.arms.values() if arm.settings is not None]
+        found = {settings.get(theirs, default) for settings in arms}
+        if ours == "bands" and any(sensor in settings.get("bands", {}) for settings in arms):
+            found = {str(settings.get("bands", {}).get(sensor, default)) for settings in arms}
         if len(found) > 1:
             raise ConfigError(
                 f"the pretraining arms differ in {theirs}, so an arm without pretraining has none to share",

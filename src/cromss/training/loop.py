@@ -113,7 +113,7 @@ def fit(
             network.train()
         schedule.after_validation(scores["loss"])
         log.row("validation", at, at // plan.steps_per_epoch, scores)
-        shown = "  ".join(f"{name} {value:.4g}" for name, value in scores.items() if name in _SHOWN)
+        shown = "  ".join(f"{name} {value:.4g}" for name, value in scores.items() if _is_shown(name))
         log.progress(at, at // plan.steps_per_epoch, f"validation: {shown}", always=True)
         return True
 
@@ -157,7 +157,10 @@ def fit(
     return Progress(step=step)
 
 
-_SHOWN = ("loss", "s1_oa", "s2_oa", "fused_oa", "s1_truth_oa", "s2_truth_oa", "s2_truth_miou", "s2_weight_auroc")
+def _is_shown(name: str) -> bool:
+    """Whether a score is printed while training; the log has all."""
+    accuracy = name.endswith("_oa") and not name.startswith("mean_")
+    return accuracy or name in ("loss", "s2_truth_miou", "s2_weight_auroc")
 
 
 def _agreed(fabric: Fabric, stop: StopSignal) -> bool:

@@ -260,6 +260,7 @@ class _Run:
         return {
             "network": self.setup.spec.to_dict(),
             "inputs": {sensor: value.to_dict() for sensor, value in self.setup.normalizations.items()},
+            "sensors": {sensor: self.setup.store.definitions[sensor].to_dict() for sensor in self.setup.sensors},
             "legend": self.setup.store.legend.to_dict(),
             "recipe": to_mapping(self.config),
             "data": self._data(),

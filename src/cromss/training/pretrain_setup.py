@@ -19,8 +19,8 @@ from cromss.data.loader import BatchLoader, make_loader
 from cromss.data.sampling import BatchOrder, EvaluationOrder
 from cromss.data.store import Store
 from cromss.data.store_layout import PROBABILITIES
-from cromss.errors import ConfigError, MissingDataError
-from cromss.geo.bands import Normalization, published_normalization, resolve_bands
+from cromss.errors import BandError, ConfigError, MissingDataError
+from cromss.geo.bands import Normalization, nearest, published_normalization, resolve_bands
 from cromss.models.networks import FUSED, NetworkSpec
 from cromss.training.loop import Plan
 
@@ -38,17 +38,32 @@ _LOWEST = {
 
 
 def _sensors(config: PretrainConfig) -> tuple[str, ...]:
-    return (config.sensor,) if config.method == "single" else ("s1", "s2")
+    if config.method == "single":
+        return (config.sensor,)
+    if len(config.sensors) < 2 or len(set(config.sensors)) < len(config.sensors):
+        raise ConfigError(
+            f"method {config.method} needs two or more sensors",
+            got=f"sensors {list(config.sensors)}",
+            expected="each once, e.g. [s2, dem]",
+            do="name them all, or take method single with the setting sensor",
+        )
+    return config.sensors
 
 
 def network_spec(config: PretrainConfig, bands: Mapping[str, Sequence[str]], num_classes: int) -> NetworkSpec:
-    """The network of a pretraining: one branch a sensor, and the fused one where three are asked for."""
+    """The network of a pretraining: one branch a sensor, and the fused one where one more is asked for."""
     sensors = _sensors(config)
-    if config.branches == 3 and len(sensors) == 1:
-        raise ConfigError("a third branch needs two sensors", got=f"method {config.method}, branches 3")
+    allowed = (None, 1, 2) if len(sensors) == 1 else (None, len(sensors), len(sensors) + 1)
+    if config.branches not in allowed:
+        raise ConfigError(
+            "branches and sensors do not go together",
+            got=f"branches {config.branches}, method {config.method}, sensors {', '.join(sensors)}",
+            expected="null; a fused branch besides needs two sensors" if len(sensors) == 1 else f"one of {allowed[1:]}",
+            do="leave branches out for one a sensor",
+        )
     return NetworkSpec(
         inputs={sensor: len(bands[sensor]) for sensor in sensors},
-        branches=(*sensors, FUSED) if config.branches == 3 else sensors,
+        branches=(*sensors, FUSED) if len(sensors) > 1 and config.branches == len(sensors) + 1 else sensors,
         num_classes=num_classes,
         fusion=config.fusion,
         encoder=config.encoder,
@@ -58,17 +73,30 @@ def network_spec(config: PretrainConfig, bands: Mapping[str, Sequence[str]], num
 
 
 def normalizations_of(config: PretrainConfig, store: Store) -> dict[str, Normalization]:
-    """The bands of each sensor that a pretraining takes from a store, and their scaling. Raises MissingDataError."""
+    """The bands of each sensor that a pretraining takes from a store, and their scaling.
+
+    Raises ConfigError, MissingDataError for an absent sensor or one without statistics, BandError for absent bands.
+    """
     sensors = _sensors(config)
-    wanted = {"s1": config.s1_bands, "s2": config.s2_bands}
-    found = {}
-    for sensor in sensors:
+    wanted: dict[str, Any] = {"s1": config.s1_bands, "s2": config.s2_bands, **config.bands}
+    for sensor in (*sensors, *config.bands):
         if sensor not in store.sensors:
             raise MissingDataError(
-                f"the store holds no {sensor} images", got=sorted(store.sensors), expected=sensors, where=config.data
+                f"the store holds no {sensor} images",
+                got=sorted(store.sensors),
+                expected=sensors,
+                where=config.data,
+                do=f"did you mean {nearest(sensor, [*store.sensors])!r}?",
             )
-        names = store.sensors[sensor] if wanted[sensor] == "all" else resolve_bands(sensor, wanted[sensor])
-        found[sensor] = published_normalization(sensor, names, config.normalization)
+    found = {}
+    for sensor in sensors:
+        known, held, names = store.definitions[sensor], store.sensors[sensor], wanted.get(sensor, "all")
+        names = held if names == "all" else resolve_bands(known, names if isinstance(names, list) else str(names))
+        if absent := [name for name in names if name not in held]:
+            raise BandError(
+                f"the store lacks bands of {sensor}", got=", ".join(absent), expected=", ".join(held), where=config.data
+            )
+        found[sensor] = published_normalization(known, names, config.normalization)
     return found
 
 

@@ -30,6 +30,7 @@ from jsonargparse import ArgumentParser
 
 from cromss.config import EvaluateConfig, PrepareConfig, PretrainConfig, SynthesizeConfig, TransferConfig, from_mapping
 from cromss.errors import ConfigError, MissingDataError
+from cromss.geo.sensor import SENSORS
 
 __all__ = ["Arm", "DataSource", "Promise", "Recipe", "parse_recipe", "pretraining_table", "read_recipe"]
 
@@ -57,11 +58,15 @@ class Arm:
 
     def has(self, sensor: str) -> bool:
         """Whether the arm has an encoder for this sensor."""
-        return self.settings is None or self.settings.get("method") != "single" or _single_sensor(self) == sensor
+        return self.settings is None or sensor in self.sensors
 
-
-def _single_sensor(arm: Arm) -> str:
-    return str((arm.settings or {}).get("sensor", PretrainConfig.sensor))
+    @property
+    def sensors(self) -> tuple[str, ...]:
+        """The sensors that a pretraining of the arm trains on."""
+        settings = self.settings or {}
+        if settings.get("method") == "single":
+            return (str(settings.get("sensor", PretrainConfig.sensor)),)
+        return tuple(settings.get("sensors", PretrainConfig.sensors))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +152,9 @@ def parse_recipe(content: Any, *, text: str, where: Path, root: str | Path | Non
         name: _task(name, entry, common, data, where)
         for name, entry in _named(transfer.get("tasks"), "tasks", where).items()
     }
+    sensors = (*SENSORS, *(sensor for arm in arms.values() for sensor in arm.sensors))
+    for name, task in tasks.items():
+        _one_of(task.get("sensor", TransferConfig.sensor), sensors, f"sensor of task {name!r}", where)
     recipe = Recipe(
         title=str(top["title"]),
         about=str(top.get("about", "")).strip(),

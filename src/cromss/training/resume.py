@@ -44,6 +44,9 @@ FREE = frozenset(
 )
 """Settings without influence on the weights. `data` is a path; a fingerprint tells whether the data are the same."""
 
+_NEWER: Mapping[str, Any] = {"sensors": ["s1", "s2"], "bands": {}}
+"""What settings stood for before there were any: runs of then can be continued."""
+
 DATA, CODE = "data", "code"  # names for allow_change beside those of the settings
 
 
@@ -106,6 +109,7 @@ def _compare(
 ) -> dict[str, str]:
     """What differs, in words by name; raises ResumeError for what is not in `allow_change`."""
     now = to_mapping(config)
+    then = {**_NEWER, **then}
     rows = {
         name: (then.get(name), now.get(name))
         for name in sorted(then.keys() | now.keys())

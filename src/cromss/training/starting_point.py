@@ -7,6 +7,7 @@ scaling is worse than none.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ from torch import Tensor, nn
 from cromss.config import TransferConfig
 from cromss.data.store import Store
 from cromss.errors import BandError, ConfigError, MissingDataError, ModelError
-from cromss.geo.bands import Normalization, published_normalization, resolve_bands
+from cromss.geo.bands import Normalization, nearest, published_normalization, resolve_bands
+from cromss.geo.sensor import Sensor
 from cromss.models.networks import SegmentationNetwork
 from cromss.models.weights import EncoderWeights, adapt_bands, load_encoder
 
@@ -55,7 +57,10 @@ def find_start(config: TransferConfig, store: Store) -> StartingPoint:
     """
     if config.sensor not in store.sensors:
         raise MissingDataError(
-            f"the store holds no {config.sensor} images", got=sorted(store.sensors), where=config.data
+            f"the store holds no {config.sensor} images",
+            got=sorted(store.sensors),
+            where=config.data,
+            do=f"did you mean {nearest(config.sensor, [*store.sensors])!r}?",
         )
     if (config.init == "checkpoint") != (config.checkpoint is not None):
         raise ConfigError(
@@ -64,16 +69,18 @@ def find_start(config: TransferConfig, store: Store) -> StartingPoint:
             expected="a checkpoint with init checkpoint, none with random or imagenet",
         )
     if config.init == "random":
-        bands = resolve_bands(config.sensor, config.bands) if config.bands else store.sensors[config.sensor]
+        known = store.definitions[config.sensor]
+        bands = resolve_bands(known, config.bands) if config.bands else store.sensors[config.sensor]
         _require_in_store(bands, config, store)
-        scaling = published_normalization(config.sensor, bands, config.normalization or "paper")
+        scaling = published_normalization(known, bands, config.normalization or "paper")
         return StartingPoint(encoder=config.encoder, normalization=scaling, state=None, origin="random")
     source = config.checkpoint if config.checkpoint is not None else f"{config.init}:{config.encoder}"
     return _pretrained(load_encoder(source, config.sensor), config, store)
 
 
 def _pretrained(weights: EncoderWeights, config: TransferConfig, store: Store) -> StartingPoint:
-    wanted = resolve_bands(config.sensor, config.bands) if config.bands else weights.bands
+    known = store.definitions[config.sensor]
+    wanted = resolve_bands(known, config.bands) if config.bands else weights.bands
     held = store.sensors[config.sensor]
     bands = wanted if config.missing_bands == "error" else tuple(band for band in wanted if band in held)
     _require_in_store(bands, config, store)
@@ -82,17 +89,17 @@ def _pretrained(weights: EncoderWeights, config: TransferConfig, store: Store) -
     )
     return StartingPoint(
         encoder=weights.encoder,
-        normalization=_scaling(weights, bands, config),
+        normalization=_scaling(weights, bands, config, known),
         state=state,
         origin=weights.origin,
     )
 
 
-def _scaling(weights: EncoderWeights, bands: tuple[str, ...], config: TransferConfig) -> Normalization:
-    """The checkpoint's own numbers for the bands it knows; published ones where it has none."""
+def _scaling(weights: EncoderWeights, bands: tuple[str, ...], config: TransferConfig, known: Sensor) -> Normalization:
+    """The checkpoint's own numbers for the bands it knows; those of the sensor where it has none."""
     own = None if weights.normalization is None else Normalization.from_dict(weights.normalization)
     if own is None:
-        return published_normalization(config.sensor, bands, config.normalization or "paper")
+        return published_normalization(known, bands, config.normalization or "paper")
     if config.normalization not in (None, own.kind):
         raise ConfigError(
             "the setting contradicts the scaling that the encoder was trained with",
@@ -101,19 +108,14 @@ def _scaling(weights: EncoderWeights, bands: tuple[str, ...], config: TransferCo
             where=config.checkpoint,
             do="leave normalization unset",
         )
-    published = published_normalization(config.sensor, bands, own.kind)
-    statistics = {}
-    for product, numbers in published.statistics.items():
-        trained = own.statistics.get(product)
-        known = {} if trained is None else {band: index for index, band in enumerate(own.bands)}
-        statistics[product] = {
-            name: tuple(
-                trained[name][known[band]] if trained is not None and band in known else numbers[name][index]
-                for index, band in enumerate(bands)
-            )
-            for name in ("mean", "std")
-        }
-    return Normalization(sensor=config.sensor, unit=own.unit, bands=bands, kind=own.kind, statistics=statistics)
+    tables: dict[str, dict[str, tuple[float, float]]] = {product: {} for product in known.products}
+    for product, table in known.statistics.items():
+        tables[product] |= table
+    for product, numbers in own.statistics.items():
+        if product in tables:
+            tables[product] |= dict(zip(own.bands, zip(numbers["mean"], numbers["std"], strict=True), strict=True))
+    scaling = published_normalization(known.with_statistics(tables), bands, own.kind)
+    return dataclasses.replace(scaling, unit=own.unit)
 
 
 def _require_in_store(bands: tuple[str, ...], config: TransferConfig, store: Store) -> None:

@@ -15,7 +15,7 @@ from cromss.training.scoresheet import SCORES, markdown_table
 
 __all__ = ["metric_title", "percent", "shown_metrics", "write_csv", "write_markdown"]
 
-_BRANCHES = {"s1": "S1", "s2": "S2", "fused": "fused", "mean": "mean of branches"}
+_BRANCHES = {"fused": "fused", "mean": "mean of branches"}  # the others are sensors
 _QUALITY = {
     "weight_auroc": "AUROC of label weights",
     "confidence_auroc": "AUROC of label confidences",
@@ -29,13 +29,13 @@ def metric_title(metric: str) -> str:
     if metric == "label_accuracy":
         return "accuracy of the noisy labels"
     branch, _, rest = metric.partition("_")
-    if branch not in _BRANCHES:
-        return SCORES.get(metric, metric)
+    title, name = _BRANCHES.get(branch, branch.upper()), rest.removeprefix("truth_")
     if rest in _QUALITY:
-        return f"{_BRANCHES[branch]} {_QUALITY[rest]}"
-    name = rest.removeprefix("truth_")
+        return f"{title} {_QUALITY[rest]}"
+    if name not in SCORES:
+        return SCORES.get(metric, metric)
     against = " against the truth" if name != rest else " against the noisy labels"
-    return f"{_BRANCHES[branch]} {SCORES.get(name, name)}{against}"
+    return f"{title} {SCORES[name]}{against}"
 
 
 def shown_metrics(content: Mapping[str, Any], table: str) -> list[str]:
@@ -43,8 +43,7 @@ def shown_metrics(content: Mapping[str, Any], table: str) -> list[str]:
     metrics = list(dict.fromkeys(row["metric"] for row in content["means"] if row["table"] == table))
     metrics = [metric for metric in metrics if metric != "loss" and not metric.endswith("_selected_share")]
     truth = any("_truth_" in metric for metric in metrics)
-    noisy = tuple(f"{branch}_{name}" for branch in _BRANCHES for name in SCORES)
-    metrics = [metric for metric in metrics if not (truth and metric in noisy)]
+    metrics = [metric for metric in metrics if not (truth and metric.partition("_")[2] in SCORES)]
     return [metric for metric in metrics if not metric.endswith(("_aa", "_mf1"))]
 
 

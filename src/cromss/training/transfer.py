@@ -329,6 +329,7 @@ class _Run:
         return {
             "network": network.spec.to_dict(),
             "inputs": {sensor: value.to_dict() for sensor, value in self.normalizations.items()},
+            "sensors": {self.config.sensor: self.store.definitions[self.config.sensor].to_dict()},
             "legend": self.store.legend.to_dict(),
             "recipe": {**to_mapping(self.config), "draw": self.draw, "seed": self.seed, "origin": self.start.origin},
             "data": {"path": str(self.config.data), "fingerprint": self.store.fingerprint},
