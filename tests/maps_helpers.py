@@ -68,11 +68,14 @@ def utm(height: int, width: int) -> Grid:
     return Grid(height=height, width=width, transform=Affine(10, 0, 435730, 0, -10, 4179460), crs=CRS.from_epsg(32618))
 
 
-def write_scene(path: Path, class_HW: np.ndarray, sensor: str = "s2", grid: Grid | None = None, **extra: Any) -> Path:
-    """A scene from which `Reader` reads class_HW; 255 becomes no data."""
+def write_scene(
+    path: Path, class_HW: np.ndarray, sensor: str = "s2", grid: Grid | None = None, added: int = 0, **extra: Any
+) -> Path:
+    """A scene from which `Reader` reads class_HW; 255 becomes no data. added: DN on top of all s2 values."""
     missing = class_HW == 255
     if sensor == "s2":
         values = np.stack([1000 + class_HW.astype(np.uint16), np.full(class_HW.shape, 900, np.uint16)])
+        values += np.uint16(added)
         values[:, missing] = 0
         names, nodata, tags = S2_BANDS, 0.0, {"LEVEL": "L1C"}
     else:

@@ -204,6 +204,19 @@ def test_an_image_that_lacks_a_band_or_its_product_is_refused(tmp_path):
     predict_scene(Reader(), plain_card(), {"s2": image}, tmp_path / "out", s2_product="L2A")
 
 
+def test_an_offset_that_was_added_to_the_image_is_taken_off_as_the_setting_or_the_tags_say(tmp_path):
+    classes = pattern(30, 40)
+    plain, shifted = write_scene(tmp_path / "a.tif", classes), write_scene(tmp_path / "b.tif", classes, added=1000)
+    tags = {"LEVEL": "L1C", "BOA_ADD_OFFSET": "-1000"}
+    tagged = write_scene(tmp_path / "c.tif", classes, added=1000, tags=tags)
+    expected = read(predict_scene(Reader(), plain_card(), {"s2": plain}, tmp_path / "plain")["files"]["class"])
+    for number, (image, offset) in enumerate(((shifted, 1000), (tagged, None), (tagged, 1000))):
+        report = predict_scene(Reader(), plain_card(), {"s2": image}, tmp_path / str(number), s2_offset=offset)
+        np.testing.assert_array_equal(read(report["files"]["class"]), expected)
+    report = predict_scene(Reader(), plain_card(), {"s2": shifted}, tmp_path / "raw")
+    assert (read(report["files"]["class"]) != expected).any()
+
+
 def test_the_command_maps_from_a_checkpoint(tmp_path, narrow, sentinel_mini, capsys):
     save_checkpoint(tmp_path / "run" / "final", network=narrow, card=published_card())
     image = sentinel_mini / "downstream" / "flood_hand" / "India_900498" / "s1.tif"

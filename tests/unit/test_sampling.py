@@ -50,11 +50,20 @@ def test_every_place_gets_its_turn() -> None:
     assert min(seen.values()) > 0.7 * 800 / 5
 
 
-def test_ranks_take_equal_steps_and_together_what_one_would() -> None:
-    for places in range(4, 65):
-        alone = BatchOrder(places, 4, seed=3, total_steps=5)
-        ranks = [list(BatchOrder(places, 2, seed=3, total_steps=5, rank=rank, world=2)) for rank in (0, 1)]
-        assert [a + b for a, b in zip(*ranks, strict=True)] == list(alone)
+@pytest.mark.parametrize("batch", [1, 2, 5])
+@pytest.mark.parametrize("world", range(1, 9))
+def test_ranks_take_equal_steps_and_together_what_one_would(world: int, batch: int) -> None:
+    for places in range(world * batch, 65):
+        epoch = places // (batch * world)
+        alone = BatchOrder(places, batch * world, seed=3, total_steps=epoch + 1)
+        ranks = [
+            BatchOrder(places, batch, seed=3, total_steps=epoch + 1, rank=rank, world=world) for rank in range(world)
+        ]
+        assert {(len(order), order.steps_per_epoch) for order in ranks} == {(epoch + 1, epoch)}
+        together = [[key for keys in step for key in keys] for step in zip(*ranks, strict=True)]
+        assert together == list(alone)
+        seen = [place for step in together[:epoch] for _, place, _ in step]
+        assert len(set(seen)) == len(seen) == places - places % (batch * world)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +82,7 @@ def test_orders_that_cannot_be_are_refused(places: int, batch: int, options: dic
         BatchOrder(places, batch, seed=0, total_steps=5, **options)
 
 
-@pytest.mark.parametrize("world", [1, 2, 3])
+@pytest.mark.parametrize("world", range(1, 9))
 def test_evaluation_takes_every_season_once_in_batches_of_one_shape(tmp_path: Path, world: int) -> None:
     sizes = [(16, 16, 2), (16, 20, 1), (16, 16, 3), (8, 8, 2), (16, 20, 4)]
     records = [make_record(i, height=h, width=w, seasons=t) for i, (h, w, t) in enumerate(sizes)]

@@ -71,6 +71,7 @@ class LabelsConfig:
             are used.
         legend: class scheme of the labels to write, by name or JSON file.
         s2_product: rules: `L1C` or `L2A`; null reads the tag LEVEL of each image.
+        s2_offset: rules: DN that were added to all values, and are taken off, e.g. 1000; null reads each image's tags.
         sun_zenith: rules: degrees between sun and zenith over L1C images; null computes it from tag DATE and place.
         polygons: polygons: GeoPackage, Shapefile, GeoJSON, FlatGeobuf or .osm.pbf extract.
         layer: polygons: layer of that file; null takes the only one, or `multipolygons`.
@@ -107,6 +108,7 @@ class LabelsConfig:
     images: str = "s2/{id}.tif"
     legend: str = "dynamic_world"
     s2_product: Literal["L1C", "L2A"] | None = None
+    s2_offset: int | None = None
     sun_zenith: float | None = None
     polygons: str | None = None
     layer: str | None = None

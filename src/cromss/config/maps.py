@@ -38,6 +38,8 @@ class PredictConfig:
         overlap: share of a window that it shares with its neighbour, 0 to below 1.
         batch_size: windows a step.
         s2_product: `L1C` or `L2A`; null reads the tag LEVEL of the file.
+        s2_offset: DN that were added to all Sentinel-2 values, and are taken off, e.g. 1000 (baseline 04.00); null
+            reads the file's tags.
         probabilities: also write the probability of each class.
         accelerator: `auto`, `cpu`, `gpu`.
         threads: CPU threads; null leaves the default.
@@ -54,6 +56,7 @@ class PredictConfig:
     overlap: float = 0.5
     batch_size: int = 4
     s2_product: Literal["L1C", "L2A"] | None = None
+    s2_offset: int | None = None
     probabilities: bool = False
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     threads: int | None = None

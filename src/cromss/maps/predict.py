@@ -67,6 +67,7 @@ def predict(config: PredictConfig) -> dict[str, Any]:
         overlap=config.overlap,
         batch_size=config.batch_size,
         s2_product=config.s2_product,
+        s2_offset=config.s2_offset,
         probabilities=config.probabilities,
         overwrite=config.overwrite,
         show_progress=True,
@@ -86,6 +87,7 @@ def predict_scene(
     overlap: float = 0.5,
     batch_size: int = 4,
     s2_product: str | None = None,
+    s2_offset: int | None = None,
     probabilities: bool = False,
     overwrite: bool = False,
     show_progress: bool = False,
@@ -104,7 +106,7 @@ def predict_scene(
     paths = map_paths(Path(out), probabilities, overwrite)
     defined = card.get("sensors", {})
     definitions = {sensor: known_sensor(sensor, defined.get(sensor)) for sensor in images}
-    with open_scene(images, normalizations, s2_product, definitions) as scene:
+    with open_scene(images, normalizations, s2_product, definitions, s2_offset) as scene:
         maps = _write_maps(
             scene,
             network,

@@ -85,8 +85,11 @@ def open_scene(
     normalizations: Mapping[str, Normalization],
     s2_product: str | None = None,
     definitions: Mapping[str, Sensor] = SENSORS,
+    s2_offset: int | None = None,
 ) -> Iterator[Scene]:
     """Open the images of a scene, {sensor: path}, for a network with these inputs; definitions: what they measure.
+
+    s2_product, s2_offset: of the Sentinel-2 image, where its tags do not say them.
 
     Raises BandError for absent bands, DataError and BandError for an unknown product, GridError for unequal grids,
     RangeError for a wrong type or unit, MissingDataError and DamagedFileError.
@@ -95,7 +98,8 @@ def open_scene(
         images = {}
         for sensor, path in paths.items():
             dataset = stack.enter_context(open_raster(path))
-            facts = describe_image(dataset, definitions[sensor], product=s2_product if sensor == "s2" else None)
+            product, offset = (s2_product, s2_offset) if sensor == "s2" else (None, None)
+            facts = describe_image(dataset, definitions[sensor], product=product, offset=offset)
             images[sensor] = _Image(dataset=dataset, facts=facts, normalization=normalizations[sensor])
         first, *others = images.values()
         for other in others:

@@ -76,7 +76,7 @@ def _rules(config: LabelsConfig, legend: Legend) -> Labeller:
 
     def label(image: ImageFile) -> tuple[LabelMap, Grid]:
         with open_raster(image.path) as dataset:
-            facts = describe_image(dataset, "s2", product=config.s2_product)
+            facts = describe_image(dataset, "s2", product=config.s2_product, offset=config.s2_offset)
             sun = _sun(dataset, config.sun_zenith) if facts.product == "L1C" else None
             parts = []
             for top in range(0, dataset.height, _ROWS):

@@ -46,6 +46,7 @@ T = TypeVar("T")
 # setting -> the sources that look at it; the other settings are everybody's
 _OF_SOURCE: Mapping[str, tuple[str, ...]] = {
     "s2_product": ("rules",),
+    "s2_offset": ("rules",),
     "sun_zenith": ("rules",),
     "polygons": ("polygons",),
     "layer": ("polygons",),
