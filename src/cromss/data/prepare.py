@@ -67,71 +67,92 @@ def prepare(config: PrepareConfig, draw: Draw | None = None) -> dict[str, Any]:
     if (out / META_FILE).exists():
         (out / _BEGUN_FILE).unlink(missing_ok=True)  # of a run that was killed in its last moment
         raise StoreError("a finished store is there already", where=out, do="choose another out, or delete that store")
-    legend, plans = get_legend(config.legend), plan_sensors(config)
-    bands = {name: plan.keep for name, plan in plans.items()}
-    definitions = {**SENSORS, **{name: plan.sensor for name, plan in plans.items()}}
     table = _split_table(config)
-    opening = Opening(
-        config=config,
-        legend=legend,
-        bands=bands,
-        split_of=functools.partial(_split_of, config, table),
-        by_table=table is not None,
-        definitions=definitions,
-        patterns={name: plan.files for name, plan in plans.items()},
-    )
-    preparation = Preparation(settled(opening))
-    source = preparation.source
+    preparation = Preparation(settled(_opening(config, table)))
+    source, settings = preparation.source, _settings(config)
     scenes = [scene for scene in source.scenes if table is None or scene.id in table]
     _require_splits(config, source, scenes, table)
-
     preparation.builder()  # refuses settings that no store can have
-    settings = {name: value for name, value in dataclasses.asdict(config).items() if name not in _MEANS}
     _begin(out, settings, source)
     remove_unfinished(out)
     with open_workers(config.workers, config.dask_scheduler) as each:
-        near = too_near(preparation, scenes, each)
-        ids = {survey.scene.id for survey in near}
-        batches = make_batches(source, [scene for scene in scenes if scene.id not in ids], config.shard_places)
-        statistics = SetStatistics(
-            bands=bands,
-            definitions=definitions,
-            legend=legend,
-            shift_samples=config.shift_samples,
-            seasons=sum(len(scene.seasons) for scene in scenes),
-        )
-        prepared, collected = _read(preparation, batches, statistics, each)
-        surveys = [*near, *(survey for one in prepared for survey in one.surveys)]
-        late = refuse_other_bands(surveys, {name: sensor.title for name, sensor in definitions.items()})
+        surveys, prepared, collected = _read_all(preparation, scenes, each)
+        late = refuse_other_bands(surveys, {name: one.title for name, one in preparation.opening.definitions.items()})
         refused = [survey for survey in surveys if survey.error is not None]
-        if refused and (config.on_bad == "stop" or len(refused) == len(surveys)):
-            _discard(out)
-            raise refusal(refused, len(surveys))
-        used = [survey for survey in surveys if survey.error is None]
-        statistics = collected.of(survey.listing for survey in used)
         try:
-            _require_ids_differ(used)
-            blocks = drawn_blocks(opening.blocks, used)
-            said = summarize_annotators((survey.annotators for survey in used), legend, list(config.annotators))
-            clouds = summarize_clouds((survey.clouds for survey in used), config.mask_clouds)
-            figures = {**summarize(used, legend), **statistics.summary(), **said, "clouds": clouds}
-        except CromssError:  # what only the whole set shows
+            if refused and (config.on_bad == "stop" or len(refused) == len(surveys)):
+                raise refusal(refused, len(surveys))
+            used = [survey for survey in surveys if survey.error is None]
+            statistics = collected.of(survey.listing for survey in used)
+            figures = _figures(preparation, used, statistics)
+        except CromssError:
             _discard(out)
             raise
         shards = _shards(preparation, prepared, late, each)
+    known = {scene.id for scene in source.scenes}
     report = {
         "findings": findings(figures),
         **figures,
-        "split_blocks": blocks,
         "orphans": [dataclasses.asdict(orphan) for orphan in source.orphans],
         "refusals": [refusal_row(survey) for survey in refused],
         "scenes_without_split": [scene.id for scene in source.scenes if table is not None and scene.id not in table],
-        "split_ids_without_scene": sorted(set(table or ()) - {scene.id for scene in source.scenes}),
+        "split_ids_without_scene": sorted(set(table or ()) - known),
         "settings": settings,
     }
     _finish(preparation, shards, report, statistics, draw)
     _print(report, out)
     return report
+
+
+def _opening(config: PrepareConfig, table: Mapping[str, str] | None) -> Opening:
+    plans = plan_sensors(config)
+    return Opening(
+        config=config,
+        legend=get_legend(config.legend),
+        bands={name: plan.keep for name, plan in plans.items()},
+        split_of=functools.partial(_split_of, config, table),
+        by_table=table is not None,
+        definitions={**SENSORS, **{name: plan.sensor for name, plan in plans.items()}},
+        patterns={name: plan.files for name, plan in plans.items()},
+    )
+
+
+def _settings(config: PrepareConfig) -> dict[str, Any]:
+    """All that decides what a store holds."""
+    return {name: value for name, value in dataclasses.asdict(config).items() if name not in _MEANS}
+
+
+def _figures(preparation: Preparation, used: Sequence[Survey], statistics: SetStatistics) -> dict[str, Any]:
+    """The figures of the report. Raises errors of the fitting kind for what only the whole set shows."""
+    opening = preparation.opening
+    _require_ids_differ(used)
+    return {
+        **summarize(used, opening.legend),
+        **statistics.summary(),
+        **summarize_annotators((one.annotators for one in used), opening.legend, list(opening.config.annotators)),
+        "clouds": summarize_clouds((one.clouds for one in used), opening.config.mask_clouds),
+        "split_blocks": drawn_blocks(opening.blocks, used),
+    }
+
+
+def _read_all(
+    preparation: Preparation, scenes: Sequence[Scene], each: Each
+) -> tuple[list[Survey], list[Prepared], StatisticsByListing]:
+    """Read every scene that is not refused from headers, and write its records; surveys of all come first."""
+    opening = preparation.opening
+    near = too_near(preparation, scenes, each)
+    ids = {survey.scene.id for survey in near}
+    statistics = SetStatistics(
+        bands={name: tuple(kept) for name, kept in opening.bands.items()},
+        definitions=opening.definitions,
+        legend=opening.legend,
+        shift_samples=opening.config.shift_samples,
+        seasons=sum(len(scene.seasons) for scene in scenes),
+    )
+    clear = [scene for scene in scenes if scene.id not in ids]
+    batches = make_batches(preparation.source, clear, opening.config.shard_places)
+    prepared, collected = _read(preparation, batches, statistics, each)
+    return [*near, *(survey for one in prepared for survey in one.surveys)], prepared, collected
 
 
 def _read(
