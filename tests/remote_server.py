@@ -20,6 +20,7 @@ DELAY = 1.5  # seconds of the fault "delay"
 
 class FileServer(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 64  # the default of 5 is fewer than one reader opens at once
 
     def __init__(self, root: Path) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -61,6 +64,34 @@ def test_a_server_that_is_gone_is_an_error(tmp_path: Path, monkeypatch: pytest.M
         address = server.address
     with pytest.raises(StoreError, match="did not answer"):
         Store.open(f"{address}/s", cache=tmp_path / "c")
+
+
+def test_a_store_closed_while_requests_are_tried_again_leaves_no_session_open(
+    store: Store, server: FileServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of two requests one fails for good at once; the other still waits for its second try when the store is closed."""
+    import aiohttp
+
+    waiting, closed = threading.Event(), threading.Event()
+
+    def pause(_: float) -> None:
+        waiting.set()
+        assert closed.wait(10)
+
+    monkeypatch.setattr(remote_source, "time", SimpleNamespace(sleep=pause))
+    (server.root / "s" / "shards" / "00000.safetensors").unlink()
+    server.plan.extend(["busy"] * 2)  # falls to the other shard: a file that is absent uses none up
+    with pytest.raises(MissingDataError, match="00000"):
+        store.prefetch([(0, 0), (3, 1)])
+    assert waiting.wait(10)
+    threads = [thread for thread in threading.enumerate() if thread.name.startswith("cromss fetch")]
+    store.close()
+    closed.set()
+    for thread in threads:
+        thread.join(10)
+    sessions = [one for one in gc.get_objects() if type(one) is aiohttp.ClientSession]
+    assert sessions, "the session that was closed is gone: this test sees nothing"
+    assert all(one.closed for one in sessions)
 
 
 def test_a_wrong_array_in_the_cache_is_fetched_again(store: Store, server: FileServer, tmp_path: Path) -> None:

@@ -60,6 +60,7 @@ class RemoteFiles:
 
     def description(self) -> bytes:
         """The content of store.json. Raises MissingDataError or StoreError."""
+        self.source.connect()
         try:
             return self.source.get(META_FILE)
         except MissingDataError as error:
@@ -78,6 +79,7 @@ class RemoteFiles:
             if hashlib.sha256(kept.data).hexdigest() == expected:
                 return kept.tobytes()
             self.cache.drop("index", expected)
+        self.source.connect()
         content = self.source.get(name, 0, size, size)
         if hashlib.sha256(content).hexdigest() == expected:
             self.cache.put("index", expected, content)
@@ -90,6 +92,7 @@ class RemoteFiles:
         """
         self._shards = list(shards)
         first = self._shards[0]
+        self.source.connect()
         self.source.get(str(first["file"]), int(first["bytes"]) - 1, 1, int(first["bytes"]))
 
     def fill(self, shard: int, wanted: Sequence[Wanted], buffer: NDArray[np.uint8]) -> dict[int, int]:
@@ -121,7 +124,7 @@ class RemoteFiles:
     def close(self) -> None:
         """Close the connections; they are opened again when needed."""
         if self._pool is not None and self._pid == os.getpid():
-            self._pool.shutdown()
+            self._pool.shutdown(wait=False, cancel_futures=True)  # this may run in any thread, one of the pool's too
         self._pool = None
         self.source.close()
 
@@ -145,6 +148,7 @@ class RemoteFiles:
                     self.cache.put(self._group(shard), _name(item), targets[item].data)
 
     def _contents(self, jobs: Sequence[_Job]) -> Iterable[bytes]:
+        self.source.connect()  # before there are threads that could each do so
         if len(jobs) == 1:
             return [self._content(jobs[0])]
         if self._pool is None or self._pid != os.getpid():  # threads do not survive a fork

@@ -66,7 +66,7 @@ class RemoteSource:
         """Bytes `start` to `start + length` of a file that is `size` bytes long; all of it where they are None.
 
         Raises MissingDataError for a file that is not there, StoreError for one of another length, a server without
-        range requests, a refusal, or a connection that stays broken.
+        range requests, a refusal, a connection that stays broken, or one that `connect` has not opened.
         """
         fetch: Callable[..., bytes] = self._get_http if self._http else self._get_any
         for attempt in range(ATTEMPTS):
@@ -96,7 +96,11 @@ class RemoteSource:
             _start(self._fs._session.close())  # not waited for: this may run wherever an object is deleted
         self._fs = None
 
-    def _filesystem(self) -> Any:
+    def connect(self) -> None:
+        """Open the connections of this process where they are not; `get` never does, because it runs in many threads.
+
+        Raises StoreError for a protocol that is unknown or not installed.
+        """
         if self._pid != os.getpid():  # a fork: its event loop did not come along
             _inherited.append(self._fs)
             self._fs, self._pid = None, os.getpid()
@@ -106,7 +110,7 @@ class RemoteSource:
                 import fsspec
 
                 options: dict[str, Any] = {"client_kwargs": {"trust_env": True}} if self._http else {}
-                self._fs = fsspec.filesystem(protocol, skip_instance_cache=True, asynchronous=self._http, **options)
+                fs = fsspec.filesystem(protocol, skip_instance_cache=True, asynchronous=self._http, **options)
             except (ImportError, ValueError) as error:
                 raise StoreError(
                     f"{protocol}:// needs a package that is not installed, or is no protocol",
@@ -114,16 +118,24 @@ class RemoteSource:
                     where=self.address,
                     do="pip install 'cromss[remote]' for https, 'cromss[s3]' for s3",
                 ) from None
+            if self._http:  # now, so that closing finds it: a request that is still on its way must not make another
+                _finished(fs.set_session(), PATIENCE)
+            self._fs = fs
+
+    def _connection(self) -> Any:
+        """The filesystem that `connect` opened. Raises StoreError where it did not, or `close` came in between."""
+        if self._fs is None or self._pid != os.getpid():
+            raise StoreError("a remote store was closed while it was read", where=self.address)
         return self._fs
 
     def _get_http(self, name: str, start: int, length: int | None, size: int | None) -> bytes:
         import aiohttp
 
-        fs = self._filesystem()
+        fs = self._connection()
         try:
-            content: bytes = _start(self._request(fs, name, start, length, size)).result()
+            content: bytes = _finished(self._request(fs, name, start, length, size), _seconds(length) + PATIENCE)
             return content
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        except (aiohttp.ClientError, TimeoutError, OSError, RuntimeError) as error:  # the last: the session is closed
             raise _TryAgainError(str(error) or type(error).__name__) from None
 
     async def _request(self, fs: Any, name: str, start: int, length: int | None, size: int | None) -> bytes:
@@ -132,8 +144,7 @@ class RemoteSource:
         headers = {"Accept-Encoding": "identity"}
         if length is not None:
             headers["Range"] = f"bytes={start}-{start + length - 1}"
-        seconds = PATIENCE + (length or MAX_UNKNOWN) / SLOWEST
-        timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=PATIENCE, sock_read=PATIENCE)
+        timeout = aiohttp.ClientTimeout(total=_seconds(length), sock_connect=PATIENCE, sock_read=PATIENCE)
         session = await fs.set_session()
         async with session.get(fs.encode_url(self.where(name)), headers=headers, timeout=timeout) as answer:
             self._check_status(name, answer.status, length is not None)
@@ -183,7 +194,7 @@ class RemoteSource:
             )
 
     def _get_any(self, name: str, start: int, length: int | None, size: int | None) -> bytes:
-        fs, where = self._filesystem(), self.where(name)
+        fs, where = self._connection(), self.where(name)
         try:
             if length is None:
                 if fs.size(where) > MAX_UNKNOWN:
@@ -215,6 +226,11 @@ class RemoteSource:
         )
 
 
+def _seconds(length: int | None) -> float:
+    """How long one try may take."""
+    return PATIENCE + (length or MAX_UNKNOWN) / SLOWEST
+
+
 async def _read_at_most(stream: Any, limit: int) -> bytes:
     """The content of an answer; a byte beyond `limit` is an error, so that no server can fill the memory."""
     content = bytearray()
@@ -223,6 +239,15 @@ async def _read_at_most(stream: Any, limit: int) -> bytes:
         if len(content) > limit:
             raise StoreError("a file of a remote store is too long", got="more", expected=f"{limit} bytes")
     return bytes(content)
+
+
+def _finished(coroutine: Any, seconds: float) -> Any:
+    """What a coroutine gives. Raises TimeoutError after some seconds; then it does not run on."""
+    running = _start(coroutine)
+    try:
+        return running.result(seconds)
+    finally:
+        running.cancel()
 
 
 def _start(coroutine: Any) -> Future[Any]:
