@@ -5,10 +5,10 @@ Run `OMP_NUM_THREADS=1 python benchmarks/shifts.py SENTINEL_MINI` with the folde
 same file: nothing is rolled or resampled, and 100 px of 120 remain. Eight directions a length.
 
 "Found" means: the measured shift differs by at most 1.5 px in rows and in columns from the injected one plus that of
-the untouched pair. "Said to be shifted" is what the prepare report says: a length of 1.5 px or more. Dynamic World maps
-are computed from the Sentinel-2 image itself, so their untouched shift is known to be 0. That of Sentinel-1 is not: it
-is what all other places of the same Sentinel-2 product and day show together (days with at least three places), and,
-for all places, what the place itself shows.
+the untouched pair. "Said to be shifted" is what the prepare report says: a length of `ALARM_PX` or more. Dynamic World
+maps are computed from the Sentinel-2 image itself, so their untouched shift is known to be 0. That of Sentinel-1 is
+not: it is what all other places of the same Sentinel-2 product and day show together (days with at least three places),
+and, for all places, what the place itself shows.
 """
 
 from __future__ import annotations

@@ -24,10 +24,11 @@ from cromss.geo.shifts import Planes, Shift, class_planes, find_peak, image_plan
 
 __all__ = ["ALARM_PX", "PlaceShift", "ShiftSurvey"]
 
-ALARM_PX = 1.5
-"""From this length on a place is said to be shifted: so a shift of 2 px is found in spite of the error of measuring."""
+ALARM_PX = 1.4
+"""From this length on a place is said to be shifted: between what measuring errs by where nothing is shifted (up to
+1.3 px in 55 places of benchmarks/shifts.py) and the 2 px that are to be found."""
 
-_LARGEST_PX = 512  # of a place, its middle part of this side is measured
+_LARGEST_PX = 192  # of a place, its middle part of this side is measured; a part of 100 px shows most shifts already
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

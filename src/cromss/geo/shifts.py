@@ -16,13 +16,14 @@ band has to be known; the sums over x are taken for all d at once in the Fourier
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.fft import irfft2, next_fast_len, rfft2
-from scipy.ndimage import binary_erosion, gaussian_filter, uniform_filter
+from scipy.fft import ifft, irfft, next_fast_len, rfft2
+from scipy.ndimage import binary_erosion, uniform_filter
 
 from cromss.errors import ArgumentError
 from cromss.geo.legend import IGNORE
@@ -53,6 +54,8 @@ _PEAK_PX = 4.0  # as wide as a peak gets: what is no farther from it is not grou
 _EDGE_SIGMA_PX = 1.0
 _EDGE_REACH_PX = 3  # of the filter that finds edges: pixels so near to missing ones are not used
 _LOCAL_PX = 33  # planes are taken relative to their mean over this square, which removes slow trends
+_LOCAL_MAP_PX = 17  # the same against a map, whose areas are slow trends themselves: they would make broad peaks
+_TILE_PX = 96  # images are transformed in tiles of up to this side: what is kept of a correlation is no larger
 _SMALLEST_CLASS = 0.02  # share of the map, to be a plane
 _SMALLEST_SIDE_PX = 48
 _SMALLEST_PIXELS = 2000  # that two rasters must share
@@ -130,11 +133,25 @@ def _planes(values_FHW: F32, used_HW: NDArray[np.bool_]) -> Planes:
 
 def _edges(values_FHW: F32) -> F32:
     """The square root of the gradient's length: of strong and weak edges, neither drowns the other."""
-    down, right = (
-        [gaussian_filter(plane, _EDGE_SIGMA_PX, order=order, truncate=_EDGE_REACH_PX) for plane in values_FHW]
-        for order in ((1, 0), (0, 1))
-    )
-    return np.sqrt(np.hypot(np.reshape(down, values_FHW.shape), np.reshape(right, values_FHW.shape)))
+    taps = np.arange(-_EDGE_REACH_PX, _EDGE_REACH_PX + 1)
+    bell = np.exp(-np.square(taps / _EDGE_SIGMA_PX) / 2)
+    bell /= bell.sum()
+    slope = taps / _EDGE_SIGMA_PX**2 * bell
+    wide = np.pad(values_FHW, ((0, 0), (_EDGE_REACH_PX,) * 2, (_EDGE_REACH_PX,) * 2), mode="symmetric")
+    down = _filtered(_filtered(wide, bell, 2), slope, 1)
+    right = _filtered(_filtered(wide, bell, 1), slope, 2)
+    edges: F32 = np.sqrt(np.sqrt(down * down + right * right))
+    return edges
+
+
+def _filtered(wide: F32, taps: NDArray[np.float64], axis: int) -> F32:
+    """The correlation along an axis with an odd number of taps, where they all fit."""
+    kept = wide.shape[axis] - len(taps) + 1
+    before = (slice(None),) * axis
+    result = np.zeros([kept if i == axis else side for i, side in enumerate(wide.shape)], np.float32)
+    for start, tap in enumerate(taps.astype(np.float32)):
+        result += tap * wide[(*before, slice(start, start + kept))]
+    return result
 
 
 def shift_surface(first: Planes, second: Planes, *, with_values: bool = False) -> F32 | None:
@@ -154,12 +171,9 @@ def shift_surface(first: Planes, second: Planes, *, with_values: bool = False) -
     a_FHW, b_FHW = (_whitened(planes, with_values) for planes in (first, second))
     if not len(a_FHW) or not len(b_FHW):
         return None
-    reach = REACH_PX + _MARGIN_PX
-    size = tuple(next_fast_len(side + reach, True) for side in (height, width))
-    a, b = rfft2(a_FHW, size), rfft2(b_FHW, size)
-    used_a, used_b = (rfft2(planes.used_HW.astype(np.float32), size) for planes in (first, second))
-    overlap = _correlation(used_a, used_b, size, reach)
-    total = sum(np.square(_correlation(plane, b, size, reach)).sum(axis=0) for plane in a)
+    used_a, used_b = (planes.used_HW[None].astype(np.float32) for planes in (first, second))
+    overlap = _correlations(used_a, used_b)[0]
+    total = np.square(_correlations(a_FHW, b_FHW)).sum(axis=0)
     surface: F32 = np.where(overlap > _SMALLEST_PIXELS / 2, total / np.maximum(overlap, 1), 0).astype(np.float32)
     return surface
 
@@ -199,9 +213,10 @@ def _whitened(planes: Planes, with_values: bool) -> F32:
     """Planes of mean 0, variance 1 and covariance 0 over the used pixels, 0 elsewhere; (0, H, W) for a flat raster."""
     parts = [planes.edges_FHW, planes.values_FHW] if with_values else [planes.edges_FHW]
     values_FHW, used = np.concatenate(parts), planes.used_HW.astype(np.float32)
-    share = np.maximum(uniform_filter(used, _LOCAL_PX, mode="constant"), 1e-3)
-    local = [uniform_filter(plane * used, _LOCAL_PX, mode="constant") / share for plane in values_FHW]
-    flat = ((values_FHW - np.reshape(local, values_FHW.shape)) * used).reshape(len(values_FHW), -1)
+    local = _LOCAL_MAP_PX if with_values else _LOCAL_PX
+    share = np.maximum(uniform_filter(used, local, mode="constant"), 1e-3)
+    local_FHW = uniform_filter(values_FHW * used, (1, local, local), mode="constant") / share
+    flat = ((values_FHW - local_FHW) * used).reshape(len(values_FHW), -1)
     flat -= flat.mean(axis=1, keepdims=True) * (used.size / used.sum()) * used.ravel()
     spread = np.sqrt(np.square(flat).sum(axis=1) / used.sum())
     flat = flat[spread > 1e-6] / spread[spread > 1e-6, None]
@@ -211,8 +226,24 @@ def _whitened(planes: Planes, with_values: bool) -> F32:
     return turned.astype(np.float32)
 
 
-def _correlation(a: NDArray[np.complex64], b: NDArray[np.complex64], size: tuple[int, ...], reach: int) -> F32:
-    """sum_x a(x) b(x + d) for |d| <= reach, from Fourier transforms of `size`."""
-    whole = np.roll(irfft2(np.conj(a) * b, size), (reach, reach), axis=(-2, -1))
-    part: F32 = whole[..., : 2 * reach + 1, : 2 * reach + 1]
-    return part
+def _correlations(a_FHW: F32, b_GHW: F32) -> F32:
+    """sum_x a_i(x) b_j(x + d) for |d| <= 18, (F * G, 37, 37): tile by tile, their spectra added, and brought back once.
+
+    A tile of `a` meets the part of `b` that lies up to 18 px around it, so nothing wraps around.
+    """
+    reach = REACH_PX + _MARGIN_PX
+    height, width = a_FHW.shape[1:]
+    tiles = [-(-side // -(-side // _TILE_PX)) for side in (height, width)]
+    size = tuple(next_fast_len(tile + 2 * reach, True) for tile in tiles)
+    padded_GHW = np.pad(b_GHW, ((0, 0), (reach,) * 2, (reach,) * 2))
+    spectra = np.zeros((len(a_FHW), len(b_GHW), size[0], size[1] // 2 + 1), np.complex64)
+    for top, left in itertools.product(range(0, height, tiles[0]), range(0, width, tiles[1])):
+        inner = a_FHW[:, top : top + tiles[0], left : left + tiles[1]]
+        around = padded_GHW[:, top : top + tiles[0] + 2 * reach, left : left + tiles[1] + 2 * reach]
+        around_spectra = rfft2(around, size)
+        for total, plane in zip(spectra, np.conj(rfft2(inner, size)), strict=True):
+            total += plane * around_spectra
+    kept = 2 * reach + 1
+    rows = ifft(spectra.reshape(-1, *spectra.shape[2:]), axis=1, overwrite_x=True)[:, :kept]
+    correlations: F32 = irfft(rows, size[1], axis=2)[:, :, :kept]
+    return correlations
