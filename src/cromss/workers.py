@@ -186,15 +186,19 @@ def _start(stack: contextlib.ExitStack, workers: int) -> Client:
             memory_limit=0,  # a piece of work is bounded; one that Dask stops for its size would only be tried again
             dashboard_address="127.0.0.1:0",  # else the port that every other cluster here wants, too
             preload="cromss.workers",
-            silence_logs=logging.ERROR,  # a worker that was replaced changes no result
+            silence_logs=logging.CRITICAL,  # what matters is raised here; a worker that was replaced changes no result
         )
     )
     return stack.enter_context(Client(cluster, set_as_default=False))
 
 
 def dask_setup(worker: object) -> None:
-    """Dask calls this in every worker that `open_workers` starts: Ctrl-C is for the command, which then ends them."""
+    """Dask calls this in every worker that `open_workers` starts: Ctrl-C is for the command, which then ends them.
+
+    The scheduler ends with the command, so a worker may find it gone before it is ended itself: nothing to tell a user.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # `silence_logs` ends when a worker begins to close
 
 
 def _connect(stack: contextlib.ExitStack, address: str) -> Client:

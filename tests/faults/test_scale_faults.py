@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -45,14 +46,23 @@ def store_of(folder: Path) -> dict[str, bytes]:
     return {name: content for name, content in contents(folder).items() if name != "prepare-report.html"}
 
 
+# Workers report to the scheduler all the time, so that it is surely gone for some report when all is ended.
+BUSY_REPORTS = """
+import sys, distributed.scheduler
+distributed.scheduler.heartbeat_interval = lambda workers: 0.002
+from cromss.cli import main
+sys.exit(main())
+"""
+
+
 @contextlib.contextmanager
-def driver(root: Path, out: Path):
+def driver(root: Path, out: Path, program: Sequence[str] = ("-m", "cromss")):
     """The command with two workers, in a process group of its own, and all its processes once shards appear."""
     command = ["prepare", "--root", root, "--out", out, "--shard_places", "1", "--workers", "2"]
     with (
         (root.parent / "stderr.txt").open("w") as errors,  # a pipe would have to be emptied
         subprocess.Popen(
-            [sys.executable, "-m", "cromss", *map(str, command)],
+            [sys.executable, *program, *map(str, command)],
             stdout=subprocess.DEVNULL,
             stderr=errors,
             start_new_session=True,
@@ -108,8 +118,9 @@ def test_a_driver_that_is_killed_takes_its_workers_along_and_is_continued(number
     assert {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in kept} == kept
 
 
-def test_ctrl_c_ends_all_processes_with_one_line(root, whole, tmp_path):
-    with driver(root, tmp_path / "out") as (process, family):
+@pytest.mark.parametrize("program", [("-m", "cromss"), ("-c", BUSY_REPORTS)], ids=["command", "busy reports"])
+def test_ctrl_c_ends_all_processes_with_one_line(program, root, whole, tmp_path):
+    with driver(root, tmp_path / "out", program) as (process, family):
         os.killpg(process.pid, signal.SIGINT)
         assert process.wait(timeout=120) == 130
         wait_for(lambda: gone(family), 30)
