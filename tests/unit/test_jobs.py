@@ -92,6 +92,14 @@ def test_no_more_jobs_run_together_than_were_allowed(bench):
     assert most == 2
 
 
+def test_the_job_that_most_others_wait_for_starts_first(bench):
+    jobs = [bench.job("data"), bench.job("table", needs=("data",)), bench.job("train", needs=("data",))]
+    jobs += [bench.job("score", needs=("train",)), bench.job("transfer", needs=("train",))]
+    bench.run(jobs, at_a_time=1)
+    started = [name for name, event, *_ in bench.events() if event == "start"]
+    assert started == ["data", "train", "table", "score", "transfer"]
+
+
 def test_finished_jobs_are_kept_and_only_changed_settings_and_what_hangs_on_them_run_again(bench):
     first = [
         bench.job("data"),

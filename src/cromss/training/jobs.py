@@ -136,6 +136,7 @@ def run_jobs(
         raise ConfigError("jobs and threads must be at least 1", got=(at_a_time, threads))
     done = {job.name for job in jobs if places[job.name].is_finished()}
     waiting = [job for job in jobs if job.name not in done]
+    waited_for = _followers(jobs)
     if done:
         say(f"{len(done)} of {len(jobs)} jobs had finished before")
     running: dict[str, _Host] = {}
@@ -147,6 +148,7 @@ def run_jobs(
             if stop.requested():
                 stop.leave()
             ready = [job for job in waiting if done.issuperset(job.requires)]
+            ready.sort(key=lambda job: -waited_for[job.name])  # else they keep all others waiting at the end
             for job in ready[: at_a_time - len(running)]:
                 running[job.name] = idle.pop() if idle else _Host(threads, program)
                 running[job.name].start(job, places[job.name])
@@ -158,6 +160,15 @@ def run_jobs(
                 done.add(name)
                 say(f"{len(done)}/{len(jobs)}  {name}  {places[name].seconds():.0f} s")
             time.sleep(_POLL_SECONDS)
+
+
+def _followers(jobs: Sequence[Job]) -> dict[str, int]:
+    """How many jobs can not begin before each of them has ended; jobs stand behind what they need."""
+    followers: dict[str, set[str]] = {job.name: set() for job in jobs}
+    for job in reversed(jobs):
+        for needed in job.requires:
+            followers[needed] |= {job.name, *followers[job.name]}
+    return {name: len(those) for name, those in followers.items()}
 
 
 class _Host:
