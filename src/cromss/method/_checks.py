@@ -22,6 +22,7 @@ __all__ = [
     "SoftLabels",
     "check_choice",
     "check_fraction",
+    "check_labels",
     "check_logits",
     "check_pixels",
     "index_labels",
@@ -118,24 +119,36 @@ def index_labels(labels: Tensor, num_classes: int, ignore_index: int, shape: Seq
     """
     if shape is not None and tuple(labels.shape) != tuple(shape):
         raise ArgumentError("labels have the wrong shape.", got=tuple(labels.shape), expected=tuple(shape))
-    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise ArgumentError("labels have the wrong dtype.", got=labels.dtype, expected="uint8 or int64")
     if not values_are_visible(labels):
+        _check_integers(labels)
         valid = labels != ignore_index
         return LabelIndex(labels.long().masked_fill(~valid, 0), valid, False)
-    low, high = (int(value) for value in torch.aminmax(labels))
-    if low >= 0 and high < num_classes and not low <= ignore_index <= high:
+    if check_labels(labels, num_classes, ignore_index):
         return LabelIndex(labels.long(), torch.ones_like(labels, dtype=torch.bool), True)
     valid = labels != ignore_index
-    index = labels.long().masked_fill(~valid, 0)
-    low, high = (int(value) for value in torch.aminmax(index))
+    return LabelIndex(labels.long().masked_fill(~valid, 0), valid, False)
+
+
+def check_labels(labels: Tensor, num_classes: int, ignore_index: int) -> bool:
+    """Whether no label is ignored; each is 0 to num_classes - 1 or `ignore_index`. Only for values that are visible."""
+    _check_integers(labels)
+    low, high = (int(value) for value in torch.aminmax(labels))
+    if low >= 0 and high < num_classes and not low <= ignore_index <= high:
+        return True
+    classes = labels[labels != ignore_index]
+    low, high = (int(value) for value in torch.aminmax(classes)) if len(classes) else (0, 0)
     if low < 0 or high >= num_classes:
         raise ArgumentError(
             "labels hold a value that is not a class.",
             got=low if low < 0 else high,
             expected=f"0 to {num_classes - 1}, or {ignore_index} for ignored pixels",
         )
-    return LabelIndex(index, valid, bool(valid.all()))
+    return len(classes) == labels.numel()
+
+
+def _check_integers(labels: Tensor) -> None:
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise ArgumentError("labels have the wrong dtype.", got=labels.dtype, expected="uint8 or int64")
 
 
 def read_soft_labels(shares: Tensor, num_classes: int) -> SoftLabels:

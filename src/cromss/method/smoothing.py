@@ -12,8 +12,8 @@ G is a Gaussian of 3 px, cut at 4 sigma (25 x 25), edges mirrored with the edge 
 
 A convolution is linear and both Gaussians are equal, so M is one filter over (season frequency + one-hot) / 2, in place
 of two filters for each class. Edges are mirrored in the labels, before anything is counted. The filter is separable: on
-the CPU it goes over the rows of the classes that occur (`_row_filter`); elsewhere it is two products, M = G_H X G_W^T,
-where G_H (H, H + 2 R) holds the kernel on its band.
+the CPU it goes over the rows of each class that occurs (`_plane_filter`); elsewhere it is two products,
+M = G_H X G_W^T, where G_H (H, H + 2 R) holds the kernel on its band.
 
 Legend of shapes: B batch, T seasons, C classes, H height, W width, R pixels that the kernel reaches, P = H + 2 R and
 Q = W + 2 R the tile with its surroundings.
@@ -23,11 +23,8 @@ Source: Liu et al., IEEE TGRS 2025, doi 10.1109/TGRS.2025.3552642, section III.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from cromss.errors import ArgumentError
@@ -36,6 +33,7 @@ from cromss.method._checks import (
     SoftLabels,
     check_choice,
     check_fraction,
+    check_labels,
     check_pixels,
     index_labels,
     read_soft_labels,
@@ -45,9 +43,6 @@ from cromss.method._checks import (
 __all__ = ["PRIORS", "label_prior", "prior_reach", "smooth_labels"]
 
 PRIORS = ("ts", "t", "s")
-
-_Rows = tuple[NDArray[np.float32], NDArray[np.int64], bool]
-"""Mass of the classes that occur in a sample, as rows (P, X), their numbers (K,), and whether no pixel is ignored."""
 
 
 def label_prior(
@@ -85,28 +80,20 @@ def label_prior(
         raise ArgumentError("the Gaussian is empty.", got=f"sigma {sigma}, truncate {truncate}", expected="both > 0")
     _check_season(season, labels)
     reach = prior_reach(sigma, truncate)
-    if not surrounded:
-        labels = _mirror_edges(labels, reach)
-    elif min(labels.shape[-2:]) <= 2 * reach:
+    if surrounded and min(labels.shape[-2:]) <= 2 * reach:
         expected = f"H and W above {2 * reach}: a window and {reach} pixels around it"
         raise ArgumentError("labels have no window inside.", got=tuple(labels.shape), expected=expected)
     weight_BT = _season_weights(season.to(labels.device), labels.shape[1], kind)
-    known: LabelIndex | SoftLabels
-    if labels.ndim == 5:
-        known = read_soft_labels(labels, num_classes)
-    else:
-        known = index_labels(labels, num_classes, ignore_index)
+    margin = 0 if surrounded else reach
     if not values_are_visible(labels):
-        return _normalise(_filter_planes(_class_mass(known, weight_BT, num_classes), sigma, truncate))
-    size = (len(labels), num_classes, *(length - 2 * reach for length in labels.shape[-2:]))
-    rows = _soft_rows(known, weight_BT) if isinstance(known, SoftLabels) else _hard_rows(known, weight_BT, num_classes)
-    return _prior_by_rows(rows, size, _half_kernel(sigma, truncate))
+        return _prior_by_products(labels, weight_BT, num_classes, ignore_index, margin, sigma, truncate)
+    return _prior_by_rows(labels, weight_BT, num_classes, ignore_index, margin, _half_kernel(sigma, truncate).float())
 
 
 def prior_reach(sigma: float = 3.0, truncate: float = 4.0) -> int:
-    """How many pixels around a window its prior depends on, an even number: 12 by default."""
+    """How many pixels around a window its prior depends on, a multiple of 4: 12 by default."""
     radius = int(truncate * sigma + 0.5)  # as scipy.ndimage.gaussian_filter1d
-    return radius + radius % 2
+    return radius + -radius % 4  # the compiled filter takes four taps at once; those beyond the radius are 0
 
 
 def smooth_labels(
@@ -141,7 +128,8 @@ def smooth_labels(
         target = torch.full((batch, num_classes, height, width), uniform, device=labels.device)
     else:
         check_pixels(prior, (batch, num_classes, height, width), "prior")
-        target = (prior.float() * prior_weight).add_(uniform_weight / num_classes)
+        share_of_each = torch.full((), uniform_weight / num_classes, device=prior.device)
+        target = torch.add(share_of_each, prior.float(), alpha=prior_weight)
     own_weight = 1.0 - prior_weight - uniform_weight
     if isinstance(known, SoftLabels):
         target.add_(known.share_BCHW, alpha=own_weight)
@@ -159,13 +147,17 @@ def _season_weights(season_B: Tensor, seasons: int, kind: str) -> Tensor:
     return mean_BT if kind == "t" else (mean_BT + drawn_BT) / 2
 
 
-def _mirror_edges(labels_BTHW: Tensor, reach: int) -> Tensor:
+def _mirrored(size: int, margin: int) -> Tensor:
     """... 1 0 | 0 1 2 ...: the edge pixel is repeated, and small tiles are mirrored as often as needed."""
-    for axis in (-2, -1):
-        size = labels_BTHW.shape[axis]
-        position = torch.arange(-reach, size + reach, device=labels_BTHW.device).remainder(2 * size)
-        labels_BTHW = labels_BTHW.index_select(axis, torch.minimum(position, 2 * size - 1 - position))
-    return labels_BTHW
+    position = torch.arange(-margin, size + margin).remainder(2 * size)
+    return torch.minimum(position, 2 * size - 1 - position)
+
+
+def _mirror_edges(planes: Tensor, margin: int) -> Tensor:
+    """Planes (..., H, W) with their surroundings, (..., H + 2 margin, W + 2 margin)."""
+    for axis in (-2, -1) if margin else ():
+        planes = planes.index_select(axis, _mirrored(planes.shape[axis], margin).to(planes.device))
+    return planes
 
 
 def _class_mass(labels: LabelIndex | SoftLabels, weight_BT: Tensor, num_classes: int) -> Tensor:
@@ -185,36 +177,53 @@ def _normalise(mass_CHW: Tensor) -> Tensor:
     return torch.where(total_1HW > 0, mass_CHW / total_1HW, 1.0 / mass_CHW.shape[-3])
 
 
-def _hard_rows(labels: LabelIndex, weight_BT: Tensor, num_classes: int) -> Iterator[_Rows]:
-    """The rows of each sample: how often each class is its label."""
-    from cromss.method._row_filter import class_rows  # the compiler is loaded where it is needed
-
-    class_BTPQ = labels.class_BHW if labels.complete else labels.class_BHW.masked_fill(~labels.valid_BHW, num_classes)
-    for class_TPQ, weight_T in zip(class_BTPQ.numpy(), weight_BT.numpy(), strict=True):
-        yield class_rows(class_TPQ, weight_T, num_classes)
-
-
-def _soft_rows(labels: SoftLabels, weight_BT: Tensor) -> Iterator[_Rows]:
-    """The rows of each sample: the summed probability of each class that has any."""
-    for share_TCPQ, valid_TPQ, weight_T in zip(labels.share_BCHW, labels.valid_BHW, weight_BT, strict=True):
-        mass_CPQ = torch.einsum("t,tcpq->cpq", weight_T, share_TCPQ)
-        class_K = (mass_CPQ.flatten(1).amax(dim=1) > 0).nonzero().squeeze(1)
-        mass_PX = mass_CPQ[class_K].movedim(0, 1).flatten(1).contiguous()
-        yield mass_PX.numpy(), class_K.numpy(), labels.complete or bool(valid_TPQ.all())
-
-
-def _prior_by_rows(rows: Iterable[_Rows], size_BCHW: tuple[int, ...], half_kernel: Tensor) -> Tensor:
+def _prior_by_rows(
+    labels: Tensor, weight_BT: Tensor, num_classes: int, ignore_index: int, margin: int, taps: Tensor
+) -> Tensor:
     """The prior (B, C, H, W) in host memory, sample by sample, so that none depends on its batch."""
-    from cromss.method._row_filter import blur_rows  # the compiler is loaded where it is needed
+    from cromss.method._plane_filter import filter_labels, filter_shares  # the compiler is loaded where it is needed
 
-    taps = half_kernel.float().numpy()
-    prior_BCHW = torch.zeros(size_BCHW)
-    for (mass_PX, class_K, complete), prior_CHW in zip(rows, prior_BCHW, strict=True):
-        if len(class_K):
-            blur_rows(mass_PX, class_K, taps, prior_CHW.numpy())
+    row_P, column_Q = (_mirrored(length, margin).numpy() for length in labels.shape[-2:])
+    inner = (len(places) - 2 * (len(taps) - 1) for places in (row_P, column_Q))
+    prior_BCHW = torch.empty(len(labels), num_classes, *inner)
+    if labels.ndim == 5:
+        known = read_soft_labels(labels, num_classes)
+        complete_B = known.valid_BHW.flatten(1).all(dim=1)
+        for share_TCHW, weight_T, prior_CHW in zip(known.share_BCHW, weight_BT, prior_BCHW, strict=True):
+            mass_CPW = torch.einsum("t,tchw->chw", weight_T, share_TCHW)[:, row_P].contiguous()
+            filter_shares(mass_CPW.numpy(), column_Q, taps.numpy(), prior_CHW.numpy())
+    else:
+        check_labels(labels, num_classes, ignore_index)
+        samples = zip(labels.contiguous().numpy(), weight_BT.numpy(), prior_BCHW.numpy(), strict=True)
+        complete_B = torch.tensor(
+            [
+                filter_labels(labels_THW, weight_T, ignore_index, row_P, column_Q, taps.numpy(), prior_CHW)
+                for labels_THW, weight_T, prior_CHW in samples
+            ]
+        )
+    for complete, prior_CHW in zip(complete_B, prior_BCHW, strict=True):
         if not complete:
             prior_CHW.copy_(_normalise(prior_CHW))
     return prior_BCHW
+
+
+def _prior_by_products(
+    labels: Tensor,
+    weight_BT: Tensor,
+    num_classes: int,
+    ignore_index: int,
+    margin: int,
+    sigma: float,
+    truncate: float,
+) -> Tensor:
+    """The prior (B, C, H, W) on any device, of all classes at once."""
+    labels = _mirror_edges(labels, margin)
+    known: LabelIndex | SoftLabels
+    if labels.ndim == 5:
+        known = read_soft_labels(labels, num_classes)
+    else:
+        known = index_labels(labels, num_classes, ignore_index)
+    return _normalise(_filter_planes(_class_mass(known, weight_BT, num_classes), sigma, truncate))
 
 
 def _filter_planes(planes_BCPQ: Tensor, sigma: float, truncate: float) -> Tensor:
@@ -223,6 +232,7 @@ def _filter_planes(planes_BCPQ: Tensor, sigma: float, truncate: float) -> Tensor
     return matrix_HP.to(planes_BCPQ.device) @ planes_BCPQ @ matrix_WQ.to(planes_BCPQ.device).T
 
 
+@functools.lru_cache(maxsize=16)
 def _half_kernel(sigma: float, truncate: float) -> Tensor:
     """The kernel from its middle outwards, (R + 1,), float64; the whole of it sums to 1."""
     offset_R = torch.arange(prior_reach(sigma, truncate) + 1)
