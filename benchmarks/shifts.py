@@ -6,9 +6,10 @@ same file: nothing is rolled or resampled, and 100 px of 120 remain. Eight direc
 
 "Found" means: the measured shift differs by at most 1.5 px in rows and in columns from the injected one plus that of
 the untouched pair. "Said to be shifted" is what the prepare report says: a length of `ALARM_PX` or more. Dynamic World
-maps are computed from the Sentinel-2 image itself, so their untouched shift is known to be 0. That of Sentinel-1 is
-not: it is what all other places of the same Sentinel-2 product and day show together (days with at least three places),
-and, for all places, what the place itself shows.
+maps are computed from the Sentinel-2 image itself, so their untouched shift is known to be 0: those of the places, and,
+as places that no setting was chosen on, of the large scene (`scene/*_{l1c,dynamic_world}.tif`), cut into places of its
+own. That of Sentinel-1 is not: it is what all other places of the same Sentinel-2 product and day show together (days
+with at least three places), and, for all places, what the place itself shows.
 """
 
 from __future__ import annotations
@@ -42,6 +43,22 @@ def load(root: Path, limit: int) -> dict[str, dict[str, np.ndarray]]:
 
 ROLES = {"s1": "s1", "s2": "s2", "labels": "dynamic_world"}
 BANDS = {"s1": ("VV", "VH"), "s2": ("B1", "B2", "B3", "B4", "B5", "B6", "B7", "B8", "B8A", "B9", "B10", "B11", "B12")}
+
+
+def cut(root: Path, size: int) -> dict[str, dict[str, np.ndarray]]:
+    """Place -> s2, labels of the large scene, where a map has more than one class."""
+    image, labels = (next((root / "scene").glob(f"*_{kind}.tif")) for kind in ("l1c", "dynamic_world"))
+    rasters = {"s2": read_raster(image), "labels": read_raster(labels)}
+    height, width = rasters["s2"].valid_HW.shape
+    places = {}
+    for row in range(0, height - size + 1, size):
+        for column in range(0, width - size + 1, size):
+            part = (slice(None), slice(row, row + size), slice(column, column + size))
+            place = {role: raster.values_BHW[part] for role, raster in rasters.items()}
+            whole = all(raster.valid_HW[part[1:]].all() for raster in rasters.values())
+            if whole and len(set(np.unique(place["labels"])) - {IGNORE}) > 1:
+                places[f"{row}_{column}"] = place
+    return places
 
 
 def planes(role: str, values: np.ndarray, row: int = 0, column: int = 0, crop: bool = True) -> Planes:
@@ -127,6 +144,9 @@ def main() -> None:
         unrelated(same, kind)
     mapped = {name: p for name, p in same.items() if len(set(np.unique(p["labels"])) - {IGNORE}) > 1}
     curve(mapped, ("s2", "labels"), dict.fromkeys(mapped, (0.0, 0.0)), "Sentinel-2 and its map, true shift known")
+    for size in (120, 264):
+        parts = cut(Path(sys.argv[1]), size)
+        curve(parts, ("s2", "labels"), dict.fromkeys(parts, (0.0, 0.0)), f"the large scene in places of {size} px")
     kind = ("s2", "s1")
     untouched = surfaces(same, kind)
     agreed = {name: (shift.rows, shift.columns) for name, shift in consensus(untouched).items()}

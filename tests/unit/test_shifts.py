@@ -67,6 +67,15 @@ def test_one_class_or_none_is_not_measurable(value):
     assert not found.measurable
 
 
+@pytest.mark.parametrize(("share", "measurable"), [(0.08, False), (0.3, True)])
+def test_a_map_of_hardly_more_than_one_class_is_not_measurable(share, measurable):
+    field = np.random.default_rng(0).normal(size=(SIDE + 2 * ROOM,) * 2)
+    smooth = uniform_filter(uniform_filter(field, 9), 9)
+    classes = (smooth > np.quantile(smooth, 1 - share)).astype(np.uint8)
+    labels = class_planes(cut(classes, 2, 0))
+    assert find_peak(shift_surface(of_s2(cut(optical(classes, 1))), labels, with_values=True)).measurable == measurable
+
+
 def test_a_flat_image_or_one_without_data_is_not_measurable():
     other = of_s1(cut(radar(fields(0), 1)))
     flat = of_s2(np.full((13, SIDE, SIDE), 900, np.uint16))

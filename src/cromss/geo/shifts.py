@@ -43,7 +43,7 @@ __all__ = [
 REACH_PX = 12
 """The largest shift that is looked for, in rows and in columns."""
 
-CONFIDENT = 10.0
+CONFIDENT = 12.0
 """A shift with less confidence is not measurable (benchmarks/shifts.py: how often unrelated places reach it)."""
 
 DISTINCT = 1.3
@@ -57,6 +57,7 @@ _LOCAL_PX = 33  # planes are taken relative to their mean over this square, whic
 _LOCAL_MAP_PX = 17  # the same against a map, whose areas are slow trends themselves: they would make broad peaks
 _TILE_PX = 96  # images are transformed in tiles of up to this side: what is kept of a correlation is no larger
 _SMALLEST_CLASS = 0.02  # share of the map, to be a plane
+_SMALLEST_REST = 0.15  # share of all but the largest class: a little ice or cloud said to be on open water is an error
 _SMALLEST_SIDE_PX = 48
 _SMALLEST_PIXELS = 2000  # that two rasters must share
 _SMALLEST_SPREAD = 1e-3  # relative variance: combinations of planes below this are dropped
@@ -114,10 +115,15 @@ def image_planes(
 
 
 def class_planes(labels_HW: NDArray[np.uint8]) -> Planes:
-    """Planes of a map: each class that covers at least 2 percent, as 0 and 1; 255 is not used."""
+    """Planes of a map: each class that covers at least 2 percent, as 0 and 1; 255 is not used.
+
+    No planes where one class covers more than 85 percent: edges of what little is left tell of errors, not of land.
+    """
     known_HW = labels_HW != IGNORE
     counts = np.bincount(labels_HW[known_HW], minlength=256)
     shown = np.flatnonzero(counts > _SMALLEST_CLASS * counts.sum())
+    if counts.sum() - counts.max() < _SMALLEST_REST * counts.sum():
+        shown = shown[:0]
     return _planes((labels_HW[None] == shown[:, None, None]).astype(np.float32), known_HW)
 
 
@@ -213,6 +219,8 @@ def _whitened(planes: Planes, with_values: bool) -> F32:
     """Planes of mean 0, variance 1 and covariance 0 over the used pixels, 0 elsewhere; (0, H, W) for a flat raster."""
     parts = [planes.edges_FHW, planes.values_FHW] if with_values else [planes.edges_FHW]
     values_FHW, used = np.concatenate(parts), planes.used_HW.astype(np.float32)
+    if not len(values_FHW):
+        return values_FHW
     local = _LOCAL_MAP_PX if with_values else _LOCAL_PX
     share = np.maximum(uniform_filter(used, local, mode="constant"), 1e-3)
     local_FHW = uniform_filter(values_FHW * used, (1, local, local), mode="constant") / share
