@@ -1,4 +1,8 @@
-"""Where the tests find real scenes and the oracle: a folder `shared` beside the checkout, or $CROMSS_SHARED."""
+"""Where the tests find real scenes and the oracle: a folder `shared` beside the checkout, or $CROMSS_SHARED.
+
+One thread a process, set before any numerical library is loaded: a process that has used OpenMP threads can not be
+forked (its child waits for them for ever), some tests fork, and several processes of tests share the cores anyway.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,8 @@ import os
 from pathlib import Path
 
 import pytest
+
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 def _folder(*parts: str) -> Path:
