@@ -104,7 +104,9 @@ CRAFTED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", CRAFTED)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n.startswith("million") else n for n in CRAFTED]
+)
 def test_a_crafted_archive_is_refused_and_leaves_nothing(name, tmp_path):
     (tmp_path / "in").mkdir()
     path = CRAFTED[name](tmp_path / "in" / name)
@@ -142,6 +144,7 @@ def test_a_million_files_of_a_tar_are_refused_at_the_limit(tmp_path):
     assert {entry.name for entry in tmp_path.iterdir()} == {"a.tar.gz", "b.tar"}
 
 
+@pytest.mark.slow
 def test_a_million_entries_are_counted_without_being_held(tmp_path):
     path = million_entries(tmp_path / "a.zip")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -238,6 +241,7 @@ def test_parts_are_read_as_one_archive(tmp_path):
         unpack([parts[0], *parts[2:]], tmp_path / "out2", archive="a.tar.gz")
 
 
+@pytest.mark.slow
 def test_a_kill_leaves_no_folder_and_the_next_run_clears_up(tmp_path):
     contents = [(f"{number}", os.urandom(200)) for number in range(5_000)]
     path = tar(tmp_path / "a.tar", *contents, mode="w")

@@ -453,6 +453,7 @@ COMMAND = [sys.executable, "-m", "cromss", "download", "noldo-s12", "--files", "
 PATH = "/datasets/vikki23/NoLDO-S12/resolve/main/ssl4eo_s12_osm.zip"
 
 
+@pytest.mark.slow
 def test_the_command_resumes_after_a_kill_and_two_at_once_do_no_harm(server, tmp_path):
     content = an_archive(4000)
     server.files[PATH], server.hold_at = content, 1_000_000

@@ -100,12 +100,14 @@ def test_an_unforeseen_exception_names_its_sample_and_is_printed(path: Path, cap
     assert "ZeroDivisionError: a bug" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_sample_that_hangs_is_stopped_by_the_timeout(path: Path) -> None:
     error, spent = fails(troubled(path, lambda: time.sleep(1000)), timeout=3)
     assert "nothing for 3 s" in str(error)
     assert 3 <= spent < 20
 
 
+@pytest.mark.slow
 def test_a_slow_sample_is_no_hang(path: Path) -> None:
     dataset = troubled(path, lambda: time.sleep(2))
     assert len(list(make_loader(dataset, BatchOrder(12, 3, seed=1, total_steps=4), 2, timeout=60))) == 4

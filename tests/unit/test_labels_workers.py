@@ -42,6 +42,7 @@ def settings(root: Path, out: Path, source: str, **changes: object) -> LabelsCon
     return LabelsConfig(source=source, root=str(root), out=str(out), **{**fused, **changes})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "changes"),
     [
@@ -102,6 +103,7 @@ def test_a_file_of_another_origin_in_an_interrupted_run_is_refused(root: Path, t
         label(settings(root, tmp_path / "out", "fuse", on_existing="keep"))
 
 
+@pytest.mark.slow
 def test_the_first_image_that_cannot_be_labelled_stops_two_workers_as_it_stops_one(root: Path, tmp_path: Path):
     texts = []
     for workers in (1, 2):
@@ -120,6 +122,7 @@ def test_paths_must_be_whole_where_workers_may_be_on_other_machines(root: Path, 
     assert "maps tiles" in str(caught.value.got)
 
 
+@pytest.mark.slow
 def test_a_dask_scheduler_labels_as_one_process_does(root: Path, tmp_path: Path):
     from distributed import LocalCluster
 

@@ -71,6 +71,7 @@ def test_databases_inside_and_duplicates_are_refused(tmp_path):
         find_values(tmp_path / "a/data.mdb")
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_anywhere_in_the_tree_ends_in_an_error_or_in_what_is_within_the_file(tmp_path):
     write(tmp_path / "a", np.random.default_rng(0), list(range(300)), [4, 200, 6000], deleted=0.2)
     file = tmp_path / "a/data.mdb"

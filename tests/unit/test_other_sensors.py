@@ -72,6 +72,7 @@ def test_statistics_are_those_of_the_valid_training_pixels(root, tmp_path):
     assert published_normalization(dem, "all").unit == "m"
 
 
+@pytest.mark.slow
 def test_statistics_and_store_are_the_same_for_any_number_of_workers(root, tmp_path):
     reports = [prepare(with_dem(root, tmp_path / str(count), workers=count)) for count in (1, 2)]
     one, two = (Store.open(tmp_path / str(count)) for count in (1, 2))

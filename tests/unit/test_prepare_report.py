@@ -55,6 +55,7 @@ def test_the_page_needs_no_other_file(root, tmp_path):
     assert "http" not in re.sub(r'xmlns(:\w+)?="[^"]*"', "", page)
 
 
+@pytest.mark.slow
 def test_the_same_set_gives_the_same_bytes(root, tmp_path):
     for name in ("first", "second"):
         prepare(settings(root, tmp_path / name))

@@ -65,6 +65,7 @@ def interrupt(*_: object) -> None:
 CUTS = [{"shard_places": 2}, {"shard_places": 3, "tile": 8}, {"shard_places": 2, "edition": "uint8", "tile": 5}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cut", CUTS, ids=str)
 def test_a_scheduler_gives_the_store_of_one_process(cut, root, scheduler, tmp_path):
     report = prepare(settings(root, tmp_path / "one", **cut))
@@ -112,6 +113,7 @@ def test_batches_end_at_so_many_scenes_or_so_many_bytes_and_shared_files_do_not_
     assert [len(batch.scenes) for batch in make_batches(source, source.scenes, 64)] == [7]
 
 
+@pytest.mark.slow
 def test_refusals_are_those_of_one_process(root, scheduler, tmp_path):
     write_labels(root / "labels" / "c.tif", np.full((16, 16), 17, np.uint8))
     (root / "s2" / "e.tif").write_bytes((root / "s2" / "e.tif").read_bytes()[:500])
@@ -132,6 +134,7 @@ def test_refusals_are_those_of_one_process(root, scheduler, tmp_path):
     assert contents(tmp_path / "skip0") == contents(tmp_path / "skip1")
 
 
+@pytest.mark.slow
 def test_a_store_begun_by_one_process_is_finished_by_many_and_its_shards_are_kept(root, scheduler, tmp_path):
     prepare(settings(root, tmp_path / "one", shard_places=2))
     many = tmp_path / "many"
@@ -227,6 +230,7 @@ def test_what_others_put_into_the_folder_of_a_refused_store_stays(root, tmp_path
     assert contents(tmp_path / "out") == {"notes.txt": b"mine"}
 
 
+@pytest.mark.slow
 def test_verify_counts_and_finds_damage_alike_with_many_workers(root, scheduler, tmp_path, capsys):
     store = tmp_path / "store"
     prepare(settings(root, store, shard_places=2))

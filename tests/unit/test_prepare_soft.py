@@ -85,6 +85,7 @@ def test_patches_and_a_raster_of_splits_keep_labels_and_probabilities_at_the_sam
         assert np.array_equal(labels != 255, levels.any(axis=1))
 
 
+@pytest.mark.slow
 def test_the_store_is_the_same_by_one_and_by_two_workers(root: Path, tmp_path: Path):
     stores = []
     for workers in (1, 2):

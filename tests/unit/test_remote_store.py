@@ -89,7 +89,9 @@ def test_prefetching_a_batch_is_few_requests_and_none_later(server: FileServer, 
         assert server.shard_requests() == asked
 
 
-@pytest.mark.parametrize(("workers", "method"), [(0, None), (2, "fork"), (2, "spawn")])
+@pytest.mark.parametrize(
+    ("workers", "method"), [(0, None), (2, "fork"), pytest.param(2, "spawn", marks=pytest.mark.slow)]
+)
 def test_batches_are_the_same_from_afar_for_any_workers(
     folder: Path, server: FileServer, tmp_path: Path, workers: int, method: str | None
 ) -> None:

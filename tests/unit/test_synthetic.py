@@ -326,6 +326,7 @@ def test_the_number_of_processes_does_not_change_the_store(tmp_path: Path) -> No
     assert Store.open(tmp_path / "1").fingerprint == Store.open(tmp_path / "2").fingerprint
 
 
+@pytest.mark.slow
 def test_the_bias_of_the_labels_is_one_for_a_place_and_changes_over_a_larger_scene() -> None:
     place = _bias_field(generator("bias"), 128)
     assert (place == place[:, :1, :1]).all()

@@ -103,6 +103,7 @@ print(any(name.startswith("cromss") for name in sys.modules))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("layout", "needs_cromss"), [("smp", True), ("timm", False)])
 def test_the_card_of_a_narrow_encoder_loads_it_as_written(
     narrow: Path, tmp_path: Path, layout: Layout, needs_cromss: bool

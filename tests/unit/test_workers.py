@@ -132,6 +132,7 @@ def test_without_dask_the_error_names_the_extra(monkeypatch, tmp_path, capsys):
     assert "cromss[scale]" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_one_worker_needs_no_dask():
     code = "import sys, cromss.data.prepare, cromss.commands; sys.exit('distributed' in sys.modules)"
     import subprocess
