@@ -18,7 +18,7 @@ from rasterio.crs import CRS
 from cromss.cli import main
 from cromss.data.prepare import prepare
 from cromss.data.sources.file_patterns import find_files, join_by_id
-from cromss.data.sources.geotiff_folders import GeotiffFolders
+from cromss.data.sources.own_images import OwnImages
 from cromss.data.store import Store
 from cromss.errors import CromssError, DamagedFileError, GridError, LabelError, RangeError
 from cromss.geo.legend import IGNORE, LEGENDS, get_legend
@@ -267,10 +267,10 @@ def test_pixels_of_partners_stay_together_whatever_was_deleted(tmp_path):
         assert (record.labels == number).all()
 
 
-def open_folders(root: Path, roles=ROLES) -> GeotiffFolders:
+def open_folders(root: Path, roles=ROLES) -> OwnImages:
     patterns = {role: str(root / role / "{id}.tif") for role in roles}
     bands = {"s1": ("VV", "VH"), "s2": S2_BANDS}
-    return GeotiffFolders(patterns, legend=get_legend("dynamic_world"), bands=bands)
+    return OwnImages(patterns, legend=get_legend("dynamic_world"), bands=bands)
 
 
 @pytest.mark.parametrize("codec", [None, "deflate", "lzw", "zstd"])
@@ -319,10 +319,10 @@ def test_cutting_a_large_scene_into_patches_holds_a_row_of_blocks_and_not_the_sc
             dataset.write(pattern, window=rasterio.windows.Window(0, row, 8192, 256))
     code = """if True:
         import resource, sys
-        from cromss.data.sources.geotiff_folders import GeotiffFolders
+        from cromss.data.sources.own_images import OwnImages
         from cromss.geo.legend import get_legend
         bands, legend = {"s1": ("VV", "VH")}, get_legend("dynamic_world")
-        source = GeotiffFolders({"s1": sys.argv[1]}, legend=legend, bands=bands, tile=256)
+        source = OwnImages({"s1": sys.argv[1]}, legend=legend, bands=bands, tile=256)
         records = iter(source)
         next(records)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -8,7 +8,7 @@ from affine import Affine
 from rasterio.crs import CRS
 from rasterio.warp import transform, transform_bounds
 
-from cromss.data.sources.geotiff_folders import GeotiffFolders
+from cromss.data.sources.own_images import OwnImages
 from cromss.data.sources.source import Tally
 from cromss.errors import ConfigError, GridError
 from cromss.geo.align import align, as_measured
@@ -164,7 +164,7 @@ def apart(tmp_path):
 def folders(root, **options):
     patterns = {role: str(root / role / "{id}.tif") for role in ROLES}
     bands = {"s1": ("VV", "VH"), "s2": S2_BANDS}
-    return GeotiffFolders(patterns, legend=get_legend("dynamic_world"), bands=bands, **options)
+    return OwnImages(patterns, legend=get_legend("dynamic_world"), bands=bands, **options)
 
 
 def test_only_on_request_files_of_other_grids_are_warped_and_each_is_counted(apart):

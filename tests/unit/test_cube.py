@@ -95,7 +95,8 @@ def test_only_the_chunks_under_a_patch_are_read(tmp_path):
     writer.add("vv", rng.normal(-10, 2, (80, 80)).astype(np.float32), ("y", "x"), fill=float("nan"))
     (tmp_path / "c.zarr" / "vv" / "c" / "1" / "1").write_bytes(b"damaged")
     reader = {"legend": get_legend("dynamic_world"), "bands": {"s1": ("VV",)}, "tile": 40}
-    source = cube_images({"path": "c.zarr", "s1": {"variables": {"vv": "VV"}}}, tmp_path, {}, reader=reader)
+    section = {"path": "c.zarr", "s1": {"variables": {"vv": "VV"}}}
+    source = cube_images(section, tmp_path, {}, roles=("s1",), **reader)
     records = source.records(source.scenes[0])
     assert [next(records).id for _ in range(3)] == ["c_r00000_c00000", "c_r00000_c00040", "c_r00040_c00000"]
     with pytest.raises(DamagedFileError, match="vv"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cromss.data.sources.geotiff_folders import GeotiffFolders
+from cromss.data.sources.own_images import OwnImages
 from cromss.data.sources.source import Tally
 from cromss.errors import BandError, ConfigError, GridError, LabelError, RangeError
 from cromss.geo.legend import IGNORE, get_legend
@@ -19,7 +19,7 @@ SPLIT_VALUES = {"train": 1, "test": 2, "validation": 3}
 def folders(root, roles=("s1", "s2", "labels"), pattern="{id}.tif", **options):
     patterns = {role: str(root / role / pattern) for role in roles}
     options = {"legend": get_legend("dynamic_world"), "bands": {"s1": ("VV", "VH"), "s2": S2_BANDS}, **options}
-    return GeotiffFolders(patterns, **options)
+    return OwnImages(patterns, **options)
 
 
 def test_a_record_holds_what_the_files_hold(tmp_path):

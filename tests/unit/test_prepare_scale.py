@@ -16,8 +16,8 @@ from cromss.data.preparation import Preparation, Prepared, prepare_batch, write_
 from cromss.data.prepare import prepare
 from cromss.data.record import PlaceRecord
 from cromss.data.set_statistics import SetStatistics
-from cromss.data.sources.geotiff_folders import GeotiffFolders
 from cromss.data.sources.layouts import Opening
+from cromss.data.sources.own_images import OwnImages
 from cromss.data.store import Store, verify_store
 from cromss.data.survey import Survey
 from cromss.errors import DamagedFileError, DataError, StoreError
@@ -40,14 +40,22 @@ def root(tmp_path):
     return tmp_path / "in"
 
 
-def folders(root: Path, **options) -> GeotiffFolders:
+def folders(root: Path, **options) -> OwnImages:
     patterns = {role: str(root / role / "{id}.tif") for role in ("s1", "s2", "labels")}
-    return GeotiffFolders(patterns, legend=LEGENDS["dynamic_world"], bands=BANDS, **options)
+    return OwnImages(patterns, legend=LEGENDS["dynamic_world"], bands=BANDS, **options)
 
 
 def opened(root: Path, out: Path, **changes) -> Preparation:
     config, legend = settings(root, out, **changes), LEGENDS["dynamic_world"]
-    return Preparation(Opening(config=config, legend=legend, bands=BANDS, split_of=lambda _: "", by_table=False))
+    opening = Opening(
+        config=config,
+        legend=legend,
+        bands=BANDS,
+        split_of=lambda _: "",
+        by_table=False,
+        patterns={"s1": config.s1, "s2": config.s2},
+    )
+    return Preparation(opening)
 
 
 def killed_at_the_end(root: Path, out: Path, **changes) -> None:

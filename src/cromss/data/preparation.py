@@ -47,7 +47,7 @@ class Preparation:
             edition=config.edition,
             shard_places=config.shard_places,
             annotators=tuple(config.annotators),
-            soft=config.probabilities is not None,
+            soft=self.opening.soft,
         )
 
     def __reduce__(self) -> tuple[Callable[[Opening], Preparation], tuple[Opening]]:

@@ -113,7 +113,7 @@ def _opening(config: PrepareConfig, table: Mapping[str, str] | None) -> Opening:
         split_of=functools.partial(_split_of, config, table),
         by_table=table is not None,
         definitions={**SENSORS, **{name: plan.sensor for name, plan in plans.items()}},
-        patterns={name: plan.files for name, plan in plans.items()},
+        patterns={name: plan.files for name, plan in plans.items() if plan.files is not None},
     )
 
 

@@ -7,10 +7,10 @@ In: the settings of prepare. Out: a `SensorPlan` a sensor: what it measures, whe
     band_names:
       s2: {blue: B2, green: B3, red: B4}      or the name of a YAML file of such lines
 
-A sensor needs files, unit, bands (in the order of its files), valid_min and valid_max. It may have: title; keep (bands
-to put into the store); band_names (what the files call them); no_data (`any` or `all`: how many bands of a pixel hold
-no-data where the pixel has none); dtype (that the store keeps, float32); mean and std, a number a band kept, where
-they shall not be measured.
+A sensor needs unit, bands (in the order of its files), valid_min, valid_max, and files, unless the section of the
+layout (stac, cube) lists its images. It may have: title; keep (bands to put into the store); band_names (what the files
+call them); no_data (`any` or `all`: how many bands of a pixel hold no-data where the pixel has none); dtype (that the
+store keeps, float32); mean and std, a number a band kept, where they shall not be measured.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import yaml
 
 from cromss.config import PrepareConfig
 from cromss.data.sources.cube import cube_roles
+from cromss.data.sources.opening import default_of
 from cromss.data.sources.stac_section import plan_stac
 from cromss.errors import ArgumentError, BandError, ConfigError, MissingDataError
 from cromss.geo.bands import SENSORS, nearest, resolve_bands
@@ -31,16 +32,19 @@ from cromss.geo.sensor import Sensor
 
 __all__ = ["SensorPlan", "plan_sensors"]
 
-_NEEDED = ("files", "unit", "bands", "valid_min", "valid_max")
-_OPTIONAL = ("title", "keep", "band_names", "no_data", "dtype", "mean", "std")
+_NEEDED = ("unit", "bands", "valid_min", "valid_max")
+_OPTIONAL = ("files", "title", "keep", "band_names", "no_data", "dtype", "mean", "std")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SensorPlan:
-    """A sensor of the set. files: its pattern, from root. keep: the bands that go into the store, in that order."""
+    """A sensor of the set. keep: the bands that go into the store, in that order.
+
+    files: its pattern, from root; None where the section of the layout lists its images.
+    """
 
     sensor: Sensor
-    files: str
+    files: str | None
     keep: tuple[str, ...]
 
 
@@ -51,15 +55,18 @@ def plan_sensors(config: PrepareConfig) -> dict[str, SensorPlan]:
     """
     plans = {}
     sections: dict[str, Callable[[], Container[str]]] = {  # of layouts that have them instead of patterns
-        "stac": lambda: plan_stac(config.stac).rules,
-        "cube": lambda: cube_roles(config.cube),
+        "stac": lambda: plan_stac(config.stac, config.sensors).rules,
+        "cube": lambda: cube_roles(config.cube, config.sensors),
     }
     section = sections[config.layout]() if config.layout in sections else None
+    listed = () if section is None else section
     for name, files, bands in (("s1", config.s1, config.s1_bands), ("s2", config.s2, config.s2_bands)):
-        if files is not None and (section is None or name in section):
+        left = files == default_of(name)
+        if files is not None and (section is None or name in section or not left):
             names = _names_of_files(config, config.band_names.get(name), f"band_names of {name}")
             sensor = _aliased(SENSORS[name], names)
-            plans[name] = SensorPlan(sensor=sensor, files=files, keep=resolve_bands(sensor, bands))
+            pattern = None if name in listed and left else files
+            plans[name] = SensorPlan(sensor=sensor, files=pattern, keep=resolve_bands(sensor, bands))
     strange = [name for name in config.band_names if name not in plans]
     if strange:
         raise ConfigError(
@@ -69,7 +76,7 @@ def plan_sensors(config: PrepareConfig) -> dict[str, SensorPlan]:
             do="give band_names of another sensor in its entry of the section sensors",
         )
     for name, entry in config.sensors.items():
-        plans[name] = _plan(config, str(name), entry)
+        plans[name] = _plan(config, str(name), entry, listed)
     unscaled = [name for name, plan in plans.items() if not plan.sensor.statistics]
     if unscaled and config.edition == "uint8":
         raise ConfigError(
@@ -82,7 +89,7 @@ def plan_sensors(config: PrepareConfig) -> dict[str, SensorPlan]:
     return plans
 
 
-def _plan(config: PrepareConfig, name: str, entry: Any) -> SensorPlan:
+def _plan(config: PrepareConfig, name: str, entry: Any, listed: Container[str]) -> SensorPlan:
     where = f"sensors: {name}"
     if name in SENSORS:
         raise ConfigError(
@@ -92,6 +99,14 @@ def _plan(config: PrepareConfig, name: str, entry: Any) -> SensorPlan:
             do=f"use {name}, {name}_bands and {name}_product, or choose another name",
         )
     _check_keys(entry, where)
+    if (entry.get("files") is None) != (name in listed):
+        raise ConfigError(
+            "the images of a sensor lie in files, or where the section of the layout says",
+            got=f"files {entry.get('files')}, and {'a' if name in listed else 'no'} line {name} there",
+            expected="one of them",
+            where=where,
+            do=f'for example {name}: {{files: "{name}/{{id}}.tif", ...}}',
+        )
     names = _names_of_files(config, entry.get("band_names"), where)
     bands = _words(entry["bands"], where)
     try:
@@ -107,7 +122,9 @@ def _plan(config: PrepareConfig, name: str, entry: Any) -> SensorPlan:
         )
         sensor = _aliased(sensor, names)
         keep = resolve_bands(sensor, _words(entry["keep"], where) if "keep" in entry else "all")
-        return SensorPlan(sensor=_with_given(sensor, keep, entry), files=str(entry["files"]), keep=keep)
+        return SensorPlan(
+            sensor=_with_given(sensor, keep, entry), files=None if name in listed else str(entry["files"]), keep=keep
+        )
     except (ArgumentError, BandError) as error:
         raise ConfigError(error.what, got=error.got, expected=error.expected, where=where, do=error.do) from None
     except (TypeError, ValueError) as error:

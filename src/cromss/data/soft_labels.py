@@ -12,6 +12,8 @@ Legend of shapes: T seasons, C classes, H height, W width.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cromss.errors import BandError, RangeError
-from cromss.geo.legend import IGNORE
+from cromss.geo.legend import IGNORE, Legend
 
-__all__ = ["ONE", "as_probabilities", "fill_up", "levels_of", "likeliest", "settle", "usable_levels"]
+__all__ = ["ONE", "as_probabilities", "class_order", "fill_up", "levels_of", "likeliest", "settle", "usable_levels"]
 
 ONE = 255
 """The level of probability 1."""
@@ -65,6 +67,26 @@ def as_probabilities(
     probability_CHW = np.zeros(values_CHW.shape, np.float32)
     probability_CHW[:, ~missing_HW] = shares
     return probability_CHW
+
+
+def class_order(names: Sequence[str | None], legend: Legend, where: str | Path) -> list[int] | slice:
+    """Which band holds which class, by their names where bands carry those of the legend; else as they stand.
+
+    Raises BandError where some bands are named like classes and others are not, or a class is there twice or never.
+    """
+    found = [re.sub(r"\W+", "_", (name or "").strip().lower()) for name in names]
+    wanted = [re.sub(r"\W+", "_", name.lower()) for name in legend.names]
+    if not set(found) & set(wanted):
+        return slice(None)
+    if sorted(found) != sorted(wanted):
+        raise BandError(
+            "bands of class probabilities are not the classes of the legend",
+            got=[name or "" for name in names],
+            expected=legend.names,
+            where=where,
+            do="choose the right legend, or name every band like its class, or none",
+        )
+    return [found.index(name) for name in wanted]
 
 
 def fill_up(probability_CHW: NDArray[np.float32], values_CHW: NDArray[Any]) -> tuple[NDArray[np.float32], int]:

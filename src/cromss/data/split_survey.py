@@ -11,8 +11,7 @@ from typing import Any
 
 from cromss.data.blocks import NEAR_ANOTHER_SPLIT, Neighbours, SplitBlocks, count_blocks
 from cromss.data.preparation import Preparation
-from cromss.data.sources.geotiff_folders import GeotiffFolders
-from cromss.data.sources.listed_images import ListedImages
+from cromss.data.sources.own_images import OwnImages
 from cromss.data.sources.source import Scene
 from cromss.data.survey import Survey
 from cromss.errors import DataError, MissingDataError
@@ -46,7 +45,7 @@ def too_near(preparation: Preparation, scenes: Sequence[Scene], each: Each) -> l
 def _grid_of(preparation: Preparation, scene: Scene) -> Grid | None:
     source = preparation.source
     try:
-        return source.grid(scene) if isinstance(source, GeotiffFolders | ListedImages) else None
+        return source.grid(scene) if isinstance(source, OwnImages) else None
     except DataError:
         return None
 

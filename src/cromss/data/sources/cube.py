@@ -4,18 +4,21 @@
       path: cube.zarr                                    a folder, from root
       s2: {variable: s2, bands: {B02: B2, B03: B3}}      dimensions (time, band, y, x); bands: names of the coordinate
       s1: {variables: {vv: VV, vh: VH}}                  or one variable a band, (time, y, x)
+      dem: {variables: {height: elevation}}              another sensor, of the section sensors
       labels: {variable: map, path: labels.zarr}         (time, y, x) or (y, x); path: another cube
+      probabilities: {variable: soft}                    (time, class, y, x), or one variable a class
+      clouds: {variable: SCL}                            what its values mean: cloud_values; truth as labels
 
 In: that section. Out: one scene, named like the folder, and its records. The grid is that of x, y and spatial_ref of
-each cube. Without time there is one season; labels and truth without time serve all. s1 may say `unit: power`. Windows
-are read as pixels are needed; a chunk is decoded for each patch that touches it.
+each cube. Without time there is one season; maps and other sensors without time serve all. s1 may say `unit: power`.
+Windows are read as pixels are needed; a chunk is decoded for each patch that touches it.
 
 `scale_factor` 0.0001 with `add_offset` says, for Sentinel-2, which DN were added: -add_offset / scale_factor.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,19 +31,24 @@ from rasterio.crs import CRS
 from rasterio.errors import CRSError
 
 from cromss.data.sources.file_patterns import Found
-from cromss.data.sources.listed_images import ListedImages
+from cromss.data.sources.own_images import OwnImages
 from cromss.data.sources.stac_section import check_keys
 from cromss.data.sources.zarr_folder import ZarrArray, ZarrFolder
 from cromss.data.sources.zarr_shard import decode_times
 from cromss.errors import BandError, ConfigError, DamagedFileError, GridError, RangeError
+from cromss.geo.bands import SENSORS
 from cromss.geo.raster import Grid
 from cromss.geo.virtual import VirtualRaster, power_to_db
 
-__all__ = ["CUBE_ROLES", "cube_images", "cube_roles"]
+__all__ = ["cube_images", "cube_roles"]
 
-CUBE_ROLES = ("s1", "s2", "labels", "truth")
-
-_DIMENSIONS = (("time", "t"), ("band", "bands", "variable"), ("y", "lat", "latitude"), ("x", "lon", "longitude"))
+_MAPS = ("labels", "truth", "clouds")
+_DIMENSIONS = (
+    ("time", "t"),
+    ("band", "bands", "variable", "class", "classes"),
+    ("y", "lat", "latitude"),
+    ("x", "lon", "longitude"),
+)
 _TOLERANCE_PX = 0.01
 Window = tuple[int, int, int, int]
 
@@ -62,15 +70,20 @@ class _Variable:
         return self.array.read(*(wanted[axis] for axis in self.axes))
 
 
-def cube_roles(section: Any) -> tuple[str, ...]:
-    """The roles that the section names, once its keys are known to be right. Raises ConfigError."""
-    check_keys(section, ("path", *CUBE_ROLES), "cube")
-    roles = tuple(role for role in CUBE_ROLES if section.get(role) is not None)
-    if not section.get("path") or not {"s1", "s2"} & set(roles):
+def cube_roles(section: Any, sensors: Iterable[str] = ()) -> tuple[str, ...]:
+    """The roles that the section names, once its keys are known to be right. Raises ConfigError.
+
+    sensors: those that the settings define, beside s1 and s2.
+    """
+    images = (*SENSORS, *sensors)
+    known = (*images, *_MAPS, "probabilities")
+    check_keys(section, ("path", *known), "cube")
+    roles = tuple(role for role in known if section.get(role) is not None)
+    if not section.get("path") or not set(images) & set(roles):
         raise ConfigError(
             "the section cube needs a path and images",
             got=sorted(section),
-            expected="path, and s1 or s2",
+            expected=f"path, and {' or '.join(images)}",
             do="for example cube: {path: cube.zarr, s2: {variable: s2}}",
         )
     for role in roles:
@@ -80,7 +93,7 @@ def cube_roles(section: Any) -> tuple[str, ...]:
 
 
 def _require_one_way(role: str, entry: Mapping[str, Any]) -> None:
-    is_map = role not in ("s1", "s2")
+    is_map = role in _MAPS
     one, several, bands = (entry.get(name) for name in ("variable", "variables", "bands"))
     sound = (
         (one is None) != (several is None) and isinstance(several or {}, Mapping) and isinstance(bands or {}, Mapping)
@@ -98,8 +111,10 @@ def _require_one_way(role: str, entry: Mapping[str, Any]) -> None:
         )
 
 
-def cube_images(section: Mapping[str, Any], root: Path, patterns: Mapping[str, str], **options: Any) -> ListedImages:
-    """The scene of a cube. patterns, options: as `ListedImages` takes them.
+def cube_images(
+    section: Mapping[str, Any], root: Path, patterns: Mapping[str, str], *, roles: Sequence[str], **options: Any
+) -> OwnImages:
+    """The scene of a cube. roles: those of the section that are read; patterns, options: as `OwnImages` takes them.
 
     Raises ConfigError, MissingDataError, BandError, GridError, RangeError and DamagedFileError at once.
     """
@@ -107,7 +122,7 @@ def cube_images(section: Mapping[str, Any], root: Path, patterns: Mapping[str, s
     openers: dict[Path, Callable[[], VirtualRaster]] = {}
     arrays: dict[Path, list[ZarrArray]] = {}
     path = root / str(section["path"])
-    for role in cube_roles(section):
+    for role in roles:
         entry = section[role]
         store = ZarrFolder(root / str(entry["path"]) if entry.get("path") else path)
         names = {str(k): str(v) for k, v in (entry.get("variables") or {entry.get("variable"): ""}).items()}
@@ -123,7 +138,7 @@ def cube_images(section: Mapping[str, Any], root: Path, patterns: Mapping[str, s
     def files_of(key: Path) -> Iterator[Path]:
         return (file for array in arrays[key] for file in array.files())
 
-    return ListedImages(entries, patterns, open_entry=lambda key: openers[key](), files_of=files_of, **options)
+    return OwnImages(patterns, entries=entries, open_entry=lambda key: openers[key](), files_of=files_of, **options)
 
 
 def _variable(store: ZarrFolder, name: str, role: str) -> _Variable:
@@ -142,7 +157,7 @@ def _variable(store: ZarrFolder, name: str, role: str) -> _Variable:
     times: tuple[str | None, ...] = (None,)
     if "time" in coordinates:
         times = _times(store, coordinates["time"], array)
-    if role in ("labels", "truth") and "band" in coordinates:
+    if role in _MAPS and "band" in coordinates:
         raise BandError(
             "a map of classes must have one band", got=array.dimensions, expected="y, x", where=array.folder
         )
@@ -252,6 +267,8 @@ def _opened(
     names = bands if len(found) > 1 or bands[0] else tuple(renamed.get(text, text) for text in first.names)
     power = entry.get("unit") == "power"
     nodata = float("nan") if power else first.array.nodata
+    if role == "probabilities" and nodata == 0:
+        nodata = None  # 0 in one class is a probability; 0 in all says that there are none
 
     def read(window: Window) -> NDArray[Any]:
         parts = [variable.read(season, slice(None), window) for variable in found]
@@ -262,7 +279,7 @@ def _opened(
         return power_to_db(np.where(values_BHW == none, np.nan, values_BHW.astype(np.float64)), name)
 
     tags = {} if first.times[season] is None else {"DATE": str(first.times[season])}
-    if role in ("s1", "s2"):
+    if role not in _MAPS:
         tags |= _scaling(role, found)
     if role == "s2" and "level" in first.array.attributes:
         tags["LEVEL"] = str(first.array.attributes["level"])
@@ -291,8 +308,8 @@ def _scaling(role: str, found: Sequence[_Variable]) -> dict[str, str]:
         raise RangeError(
             "a variable of a cube has a scale or an offset that can not be used",
             got=f"scale_factor {scale:g}, add_offset {offset:g}" + (" and others" if said else ""),
-            expected="for s2 scale_factor 0.0001 in all variables, DN = reflectance * 10000; for s1 none",
+            expected="for s2 scale_factor 0.0001 in all variables, DN = reflectance * 10000; for others none",
             where=found[0].array.folder,
-            do="write the values in DN, or in dB, without them",
+            do="write the values in DN, in dB or in their own unit, without them",
         )
     return {"BOA_ADD_OFFSET": str(round(offset / scale))}

@@ -10,6 +10,7 @@ In: the settings of prepare. Out: a pattern for each role that holds labels, and
 from __future__ import annotations
 
 import re
+from collections.abc import Container
 from pathlib import Path
 
 from cromss.config import PrepareConfig
@@ -21,44 +22,52 @@ from cromss.errors import ConfigError
 __all__ = ["cloud_values_of", "label_patterns"]
 
 
-def label_patterns(config: PrepareConfig) -> dict[str, str | None]:
+def label_patterns(config: PrepareConfig, listed: Container[str] = ()) -> dict[str, str | None]:
     """Role -> pattern, from root, of all labels but the truth. Raises ConfigError for settings that exclude each other.
 
-    With probabilities, a pattern of labels that was left as it is counts only where its folder is there.
+    listed: roles that the section of a layout has. With probabilities, a pattern of labels that was left as it is
+    counts only where its folder is there.
     """
     left = config.labels == default_of("labels")
     if config.annotators:
-        return _of_annotators(config, left)
-    if config.probabilities is None or config.labels is None or not left:
+        return _of_annotators(config, left, listed)
+    soft = config.probabilities is not None or "probabilities" in listed
+    if not soft or config.labels is None or not left:
         return {"labels": config.labels, "probabilities": config.probabilities}
     there = (Path(config.root) / config.labels.partition("/")[0]).is_dir()
     return {"labels": config.labels if there else None, "probabilities": config.probabilities}
 
 
-def cloud_values_of(config: PrepareConfig) -> CloudValues | None:
-    """What the masks of clouds mean, None where there are none. Raises ConfigError for one setting without another."""
-    if config.cloud_mask is None and (config.mask_clouds or config.cloud_values is not None):
+def cloud_values_of(config: PrepareConfig, listed: Container[str] = ()) -> CloudValues | None:
+    """What the masks of clouds mean, None where there are none. Raises ConfigError for one setting without another.
+
+    listed: roles that the section of a layout has, `clouds` perhaps.
+    """
+    masked = config.cloud_mask is not None or "clouds" in listed
+    if not masked and (config.mask_clouds or config.cloud_values is not None):
         raise ConfigError(
             "labels under cloud can only be told where a mask says what is cloud",
             got=f"mask_clouds {config.mask_clouds}, cloud_values {config.cloud_values}, no cloud_mask",
             do="give cloud_mask, or leave mask_clouds and cloud_values out",
         )
-    if config.cloud_mask is not None and config.cloud_values is None:
+    if masked and config.cloud_values is None:
         raise ConfigError(
             "nothing says which values of the mask mean cloud",
-            got="cloud_mask without cloud_values",
+            got="a mask of clouds without cloud_values",
             expected="scl, qa60, s2cloudless, or values such as 1",
             do="give cloud_values",
         )
     return None if config.cloud_values is None else parse_cloud_values(config.cloud_values)
 
 
-def _of_annotators(config: PrepareConfig, left: bool) -> dict[str, str | None]:
+def _of_annotators(config: PrepareConfig, left: bool, listed: Container[str]) -> dict[str, str | None]:
     names = list(config.annotators)
-    if (config.labels is not None and not left) or config.probabilities is not None:
+    others = [role for role in ("labels", "probabilities") if role in listed]
+    if (config.labels is not None and not left) or config.probabilities is not None or others:
         raise ConfigError(
             "several annotators stand in the place of labels and probabilities",
-            got=f"annotators {', '.join(names)}, labels {config.labels}, probabilities {config.probabilities}",
+            got=f"annotators {', '.join(names)}, labels {config.labels}, probabilities {config.probabilities}"
+            + (f", and {' and '.join(others)} in the section of the layout" if others else ""),
             expected="either annotators, or labels and probabilities",
             do="give the label maps as one more annotator, or leave annotators out",
         )

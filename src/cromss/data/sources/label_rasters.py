@@ -13,7 +13,7 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 
-from cromss.data.soft_labels import as_probabilities, fill_up, levels_of, likeliest, settle
+from cromss.data.soft_labels import as_probabilities, class_order, fill_up, levels_of, likeliest, settle
 from cromss.data.sources.source import Tally
 from cromss.errors import LabelError
 from cromss.geo.align import Alignment, read_nearest
@@ -135,9 +135,10 @@ def _read_probabilities(
     labels, levels = [], []
     for dataset in datasets:
         raster = read_raster(dataset, window)
-        missing_HW = ~raster.valid_HW | (raster.values_BHW == 0).all(axis=0)
-        shares = as_probabilities(raster.values_BHW, missing_HW, legend.num_classes, dataset.name, partial=True)
-        shares, partial = fill_up(shares, raster.values_BHW)
+        values_CHW = raster.values_BHW[class_order(dataset.descriptions, legend, dataset.name)]
+        missing_HW = ~raster.valid_HW | (values_CHW == 0).all(axis=0)
+        shares = as_probabilities(values_CHW, missing_HW, legend.num_classes, dataset.name, partial=True)
+        shares, partial = fill_up(shares, values_CHW)
         if partial:
             tally.changed["pixels of probabilities filled up to 1, evenly over the classes"] += partial
         labels.append(likeliest(shares))

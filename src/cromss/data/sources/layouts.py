@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Container, Mapping
-from pathlib import Path
+from collections.abc import Callable, Collection, Container, Mapping
 from typing import Any
 
 from cromss.data.sources.cube import cube_images, cube_roles
-from cromss.data.sources.geotiff_folders import ROLES, GeotiffFolders
 from cromss.data.sources.label_patterns import cloud_values_of, label_patterns
 from cromss.data.sources.noldo_labels import NolLabels
 from cromss.data.sources.noldo_tiles import NoldoTiles
 from cromss.data.sources.opening import Opening, default_of, refuse_patterns
+from cromss.data.sources.own_images import ROLES, OwnImages
 from cromss.data.sources.patch_layouts import PATCH_LAYOUTS
 from cromss.data.sources.source import Source
 from cromss.data.sources.ssl4eo_s12 import FOLDERS, Ssl4eoS12
@@ -30,14 +29,11 @@ from cromss.errors import ConfigError
 
 __all__ = ["LAYOUTS", "Opening", "open_source", "refuse_patterns", "settled"]
 
-_OWN_FILES: Mapping[str, frozenset[str]] = {
-    "geotiff_folders": frozenset(
-        {"s2_offset", "sensors", "band_names", "split_blocks", "align_to"}
-        | {"annotators", "cloud_mask", "cloud_values", "mask_clouds"}
-    ),
-    "stac": frozenset({"s2_offset", "split_blocks", "align_to", "stac"}),
-    "cube": frozenset({"s2_offset", "split_blocks", "align_to", "cube"}),
-}
+_OWN = frozenset(
+    {"s2_offset", "sensors", "band_names", "split_blocks", "align_to"}
+    | {"annotators", "cloud_mask", "cloud_values", "mask_clouds"}
+)
+_OWN_FILES = {"geotiff_folders": _OWN, "stac": _OWN | {"stac"}, "cube": _OWN | {"cube"}}
 """Layouts of a user's own files -> settings that no published layout has a use for, and they have."""
 
 
@@ -56,24 +52,7 @@ def open_source(opening: Opening) -> Source:
 
 
 def _geotiff_folders(opening: Opening) -> Source:
-    config, bands = opening.config, opening.bands
-    patterns = {**{role: getattr(config, role) for role in ROLES}, **opening.patterns, **label_patterns(config)}
-    patterns["clouds"] = config.cloud_mask
-    if opening.by_table:
-        patterns["split"] = None
-    asked = {"s1": config.s1_bands, "s2": config.s2_bands}
-    by_name = {name for name, subset in asked.items() if subset in opening.definitions[name].subsets}
-    return GeotiffFolders(
-        {role: str(Path(config.root) / pattern) for role, pattern in patterns.items() if pattern is not None},
-        definitions=opening.definitions,
-        products={"s1": config.s1_product, "s2": config.s2_product},
-        # only names that the user wrote out can stand for the order of bands in a file
-        file_bands={name: names for name, names in bands.items() if name in asked and name not in by_name},
-        s2_offset=config.s2_offset,
-        clouds=cloud_values_of(config),
-        mask_clouds=config.mask_clouds,
-        **_reader(opening),
-    )
+    return OwnImages(_patterns(opening), **_own(opening))
 
 
 def settled(opening: Opening) -> Opening:
@@ -83,51 +62,53 @@ def settled(opening: Opening) -> Opening:
     """
     if opening.config.layout != "stac" or opening.items is not None:
         return opening
-    plan = plan_stac(opening.config.stac)
+    plan = plan_stac(opening.config.stac, opening.config.sensors)
     where = plan.catalog if "://" in plan.catalog else str(opening.root / plan.catalog)
     return dataclasses.replace(opening, items=find_items(plan, where))
 
 
 def _stac(opening: Opening) -> Source:
-    config, items = opening.config, settled(opening).items
+    items = settled(opening).items
     if items is None:
         raise ConfigError("no catalogue was searched", do="choose layout stac, and give its section")
-    return stac_images(items, _layers(opening, items.items), resampling=config.resampling, **_listed(opening))
+    listed = tuple(items.items)
+    return stac_images(items, _patterns(opening, listed), **_own(opening, listed))
 
 
 def _cube(opening: Opening) -> Source:
     section = opening.config.cube
-    return cube_images(section, opening.root, _layers(opening, cube_roles(section)), **_listed(opening))
+    listed = cube_roles(section, opening.config.sensors)
+    return cube_images(section, opening.root, _patterns(opening, listed), roles=listed, **_own(opening, listed))
 
 
-def _layers(opening: Opening, listed: Container[str]) -> dict[str, str]:
-    """Role -> pattern of the maps that are files; a default steps back where the section of the layout has the role."""
-    layers = {role: getattr(opening.config, role) for role in ("labels", "truth", "split")}
-    for role in layers:
-        if (role in listed and layers[role] == default_of(role)) or (role == "split" and opening.by_table):
-            layers[role] = None
-    return {role: str(opening.root / pattern) for role, pattern in layers.items() if pattern is not None}
-
-
-def _listed(opening: Opening) -> dict[str, Any]:
-    """What images that a section of the settings lists are read with."""
+def _patterns(opening: Opening, listed: Collection[str] = ()) -> dict[str, str]:
+    """Role -> pattern of what lies in files; a default steps back where the section of the layout lists the role."""
     config = opening.config
-    return {
-        "s2_offset": config.s2_offset,
-        "s2_product": config.s2_product,
-        "definitions": opening.definitions,
-        "reader": _reader(opening),
-    }
+    patterns = {"truth": config.truth, "split": None if opening.by_table else config.split}
+    patterns |= {**opening.patterns, **label_patterns(config, listed), "clouds": config.cloud_mask}
+    for role in listed:
+        if role in (*ROLES, "labels") and patterns.get(role) == default_of(role):
+            patterns[role] = None
+    return {role: str(opening.root / pattern) for role, pattern in patterns.items() if pattern is not None}
 
 
-def _reader(opening: Opening) -> dict[str, Any]:
-    """What scenes of a user's own rasters are read with, whatever holds them."""
+def _own(opening: Opening, listed: Container[str] = ()) -> dict[str, Any]:
+    """What a user's own images are read with, wherever they lie."""
     config = opening.config
+    asked = {"s1": config.s1_bands, "s2": config.s2_bands}
+    by_name = {name for name, subset in asked.items() if subset in opening.definitions[name].subsets}
     return {
         "legend": opening.legend,
         "bands": opening.bands,
+        "definitions": opening.definitions,
+        "products": {"s1": config.s1_product, "s2": config.s2_product},
+        # only names that the user wrote out can stand for the order of bands in a file
+        "file_bands": {name: names for name, names in opening.bands.items() if name in asked and name not in by_name},
+        "s2_offset": config.s2_offset,
         "split_of": opening.split_of,
         "split_values": config.split_values,
+        "clouds": cloud_values_of(config, listed),
+        "mask_clouds": config.mask_clouds,
         "tile": config.tile,
         "blocks": opening.blocks,
         "align_to": config.align_to,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cromss.config import PrepareConfig
 from cromss.data.blocks import SplitBlocks
-from cromss.data.sources.geotiff_folders import ROLES
+from cromss.data.sources.own_images import ROLES
 from cromss.data.sources.stac_items import FoundItems
 from cromss.errors import ConfigError
 from cromss.geo.legend import Legend
@@ -44,6 +44,12 @@ class Opening:
     def root(self) -> Path:
         """The folder, or the archive, that holds the layout."""
         return Path(self.config.root)
+
+    @property
+    def soft(self) -> bool:
+        """Whether the set has class probabilities: by their pattern, or by the section of the layout."""
+        section = {"stac": self.config.stac, "cube": self.config.cube}.get(self.config.layout) or {}
+        return self.config.probabilities is not None or section.get("probabilities") is not None
 
     @property
     def blocks(self) -> SplitBlocks | None:

@@ -4,7 +4,8 @@ In: items by role, place and season, and patterns of label maps. Out: scenes, jo
 
 The grid of an item is that of its finest band. Coarser bands are brought onto it by `resampling`, counted; a pixel has
 no data where one of them touches missing pixels. Addresses are read in windows, as pixels are needed. Sentinel-2 values
-of 0 are no data, as the product says. Nothing is signed in to.
+of 0 are no data, as the product says; other sensors than s1 and s2 are read as float32, NaN where a file declares no
+data. Nothing is signed in to.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
-from cromss.data.sources.listed_images import ListedImages
+from cromss.data.sources.own_images import OwnImages
 from cromss.data.sources.stac_items import FoundItems, StacItem
 from cromss.errors import DamagedFileError, DataError, RangeError
 from cromss.geo.align import Alignment, Method, align
-from cromss.geo.raster import grid_of, open_raster, read_pixels
+from cromss.geo.raster import grid_of, open_raster, read_pixels, require_same_grid
 from cromss.geo.virtual import VirtualRaster, power_to_db
 
 __all__ = ["stac_images"]
@@ -41,10 +42,8 @@ Window = tuple[int, int, int, int]
 Part = tuple[rasterio.DatasetReader, Alignment | None]
 
 
-def stac_images(
-    found: FoundItems, patterns: Mapping[str, str], *, resampling: Method = "bilinear", **options: Any
-) -> ListedImages:
-    """The scenes of items. patterns, options: as `ListedImages` takes them.
+def stac_images(found: FoundItems, patterns: Mapping[str, str], *, resampling: Method, **options: Any) -> OwnImages:
+    """The scenes of items. patterns, options: as `OwnImages` takes them.
 
     resampling: of bands that are coarser than the finest of their item. Raises ConfigError and MissingDataError.
     """
@@ -52,7 +51,7 @@ def stac_images(
 
     def open_item(path: Path) -> Any:
         role, item = items[path]
-        if role == "labels":
+        if role in ("labels", "truth", "clouds"):
             return _open_address(next(iter(item.addresses.values())), item.origin)
         with ExitStack() as stack:
             raster = _stacked(role, item, stack, resampling)
@@ -66,7 +65,15 @@ def stac_images(
     entries = {
         role: {key: _path(role, item) for key, item in by_place.items()} for role, by_place in found.items.items()
     }
-    return ListedImages(entries, patterns, open_entry=open_item, files_of=files_of, orphans=found.orphans, **options)
+    return OwnImages(
+        patterns,
+        entries=entries,
+        open_entry=open_item,
+        files_of=files_of,
+        orphans=found.orphans,
+        resampling=resampling,
+        **options,
+    )
 
 
 def _path(role: str, item: StacItem) -> Path:
@@ -97,13 +104,16 @@ def _stacked(role: str, item: StacItem, stack: ExitStack, resampling: Method) ->
     files = {band: stack.enter_context(_open_address(path, item.origin)) for band, path in item.addresses.items()}
     finest = min(files.values(), key=lambda dataset: abs(dataset.transform.determinant))
     grid = grid_of(finest)
+    if role == "probabilities":  # which are never interpolated
+        for dataset in files.values():
+            require_same_grid(grid, grid_of(dataset), finest.name, dataset.name)
     parts = [(dataset, align(grid_of(dataset), grid, dataset.name, finest.name)) for dataset in files.values()]
     names = _band_names(files, item)
     kinds = {kind for dataset in files.values() for kind in dataset.dtypes}
     if len(kinds) > 1:
         raise RangeError("the assets of an item have different types", got=sorted(kinds), where=item.origin)
-    nodata = 0.0 if role == "s2" else float("nan")
-    dtype = "float32" if role == "s1" else kinds.pop()
+    filling = 0.0 if role in ("s2", "probabilities") else float("nan")  # 0 in all classes: no probabilities
+    dtype = kinds.pop() if role in ("s2", "probabilities") else "float32"
     changes = {}
     if coarse := sum(dataset.count for dataset, alignment in parts if alignment is not None):
         changes[f"{role} bands brought onto the grid of the finest band of their item, {resampling}"] = coarse
@@ -111,7 +121,7 @@ def _stacked(role: str, item: StacItem, stack: ExitStack, resampling: Method) ->
         changes[f"{role} band images turned from power into dB"] = len(names)
 
     def read(window: Window) -> NDArray[Any]:
-        values_BHW = _read(parts, window, resampling, nodata, dtype if role != "s1" else "float64")
+        values_BHW = _read(parts, window, resampling, filling, dtype if role != "s1" else "float64")
         return power_to_db(values_BHW, item.origin) if item.power else values_BHW.astype(dtype)
 
     return VirtualRaster(
@@ -119,7 +129,7 @@ def _stacked(role: str, item: StacItem, stack: ExitStack, resampling: Method) ->
         grid=grid,
         descriptions=names,
         dtype=dtype,
-        nodata=nodata,
+        nodata=None if role == "probabilities" else filling,
         read_window=read,
         block=max(finest.block_shapes),
         file_tags=_tags(role, files.values(), item),
@@ -175,7 +185,7 @@ def _declared(role: str, dataset: rasterio.DatasetReader, item: StacItem) -> dic
         raise RangeError(
             "an asset carries a scale or an offset that can not be used",
             got=f"scale {scale:g}, offset {offset:g}" + (" and others" if scales else ""),
-            expected="for s2 scale 0.0001, DN = reflectance * 10000; for s1 none",
+            expected="for s2 scale 0.0001, DN = reflectance * 10000; for others none",
             where=f"{item.origin}: {dataset.name}",
         )
     return {"BOA_ADD_OFFSET": str(round(offset / scale))} if offset else {}

@@ -77,7 +77,7 @@ def _by_place(
 ) -> dict[tuple[str, str | None], StacItem]:
     chosen: dict[tuple[str, str | None], StacItem] = {}
     for item in sorted(found, key=_clearest_first):
-        place, season = _name(item, plan.place, where), _season(item, plan.season, where)
+        place, season = _name(item, plan.place, where), _season(item, rule.season, where)
         lacking = tuple(name for name in rule.assets if name not in item.assets)
         first = chosen.get((place, season))
         if lacking or first is not None:

@@ -4,7 +4,10 @@
       catalog: catalog.json                              a path from root, or the address of a catalogue or an API
       s2: {collection: sentinel-2-l2a, assets: {blue: B2, green: B3, red: B4, nir: B8}}      one band an asset
       s1: {collection: s1, asset: image}                 or all bands in one asset, named in its file
+      dem: {collection: dem, asset: data, season: null}  of the section sensors; one image for all seasons
       labels: {collection: landcover, asset: map}        or by the setting labels, whose {id} is the place
+      probabilities: {collection: soft, assets: {p_water: water, ...}}     one asset a class, or all in one
+      clouds: {collection: sentinel-2-l2a, asset: scl}   what its values mean: cloud_values; truth as labels
       bbox: [11.0, 47.5, 12.0, 48.5]                     west, south, east, north in degrees
       start: 2021-05-01                                  first and last day
       end: 2021-09-30
@@ -12,36 +15,41 @@
       season: month                                      `date`, `month`, a property; null: one season a place
 
 In: that section. Out: a `StacPlan`, or an error that says which line is wrong. s1 may say `unit: power`: its values are
-turned into dB.
+turned into dB. A role may say a season of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from cromss.data.stac_catalogue import Box, day
 from cromss.errors import ConfigError
-from cromss.geo.bands import nearest
+from cromss.geo.bands import SENSORS, nearest
 
 __all__ = ["ItemRule", "StacPlan", "check_keys", "plan_stac"]
 
-_KEYS = ("catalog", "s1", "s2", "labels", "bbox", "start", "end", "place", "season")
+_KEYS = ("catalog", "bbox", "start", "end", "place", "season")
+_MAPS = ("labels", "truth", "clouds")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ItemRule:
-    """Which items make one role. assets: asset -> its band; "" where its file names the bands. power: s1 is linear."""
+    """Which items make one role. assets: asset -> its band; "" where its file names the bands. power: s1 is linear.
+
+    season: what names the season of an item; None as the section says.
+    """
 
     collection: str | None
     assets: Mapping[str, str]
+    season: str | None
     power: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class StacPlan:
-    """The section, read. rules: role -> items. place, season: what names them; None as the section says."""
+    """The section, read. rules: role -> items. place: the property that names it; None for the item's id."""
 
     catalog: str
     rules: Mapping[str, ItemRule]
@@ -49,27 +57,28 @@ class StacPlan:
     start: str | None
     end: str | None
     place: str | None
-    season: str | None
 
 
-def plan_stac(section: Any) -> StacPlan:
-    """Read the section. Raises ConfigError."""
+def plan_stac(section: Any, sensors: Iterable[str] = ()) -> StacPlan:
+    """Read the section. sensors: those that the settings define, beside s1 and s2. Raises ConfigError."""
     where = "stac"
-    check_keys(section, _KEYS, where)
-    rules = {role: _rule(role, section[role]) for role in ("s1", "s2", "labels") if section.get(role) is not None}
-    if not section.get("catalog") or not {"s1", "s2"} & set(rules):
+    images = (*SENSORS, *sensors)
+    roles = (*images, *_MAPS, "probabilities")
+    check_keys(section, (*_KEYS, *roles), where)
+    rules = {role: _rule(role, section[role], section.get("season")) for role in roles if section.get(role) is not None}
+    if not section.get("catalog") or not set(images) & set(rules):
         raise ConfigError(
             "the section stac needs a catalogue and images",
             got=sorted(section),
-            expected="catalog, and s1 or s2",
+            expected=f"catalog, and {' or '.join(images)}",
             do="for example stac: {catalog: catalog.json, s2: {collection: s2, asset: image}}",
         )
     days = {name: None if section.get(name) is None else str(section[name]) for name in ("start", "end")}
     for text in days.values():
         if text is not None:
             day(text)
-    words = {name: None if section.get(name) is None else str(section[name]) for name in ("place", "season")}
-    return StacPlan(catalog=str(section["catalog"]), rules=rules, bbox=_box(section.get("bbox")), **days, **words)
+    place = None if section.get("place") is None else str(section["place"])
+    return StacPlan(catalog=str(section["catalog"]), rules=rules, bbox=_box(section.get("bbox")), place=place, **days)
 
 
 def check_keys(section: Any, known: tuple[str, ...], where: str) -> None:
@@ -82,15 +91,16 @@ def check_keys(section: Any, known: tuple[str, ...], where: str) -> None:
             raise ConfigError("a section has no such setting", got=key, expected=", ".join(known), where=where, do=do)
 
 
-def _rule(role: str, entry: Any) -> ItemRule:
+def _rule(role: str, entry: Any, season: Any) -> ItemRule:
     where = f"stac: {role}"
-    check_keys(entry, ("collection", "asset", "assets", "unit"), where)
+    check_keys(entry, ("collection", "asset", "assets", "unit", "season"), where)
     asset, assets = entry.get("asset"), entry.get("assets")
-    if (asset is None) == (assets is None) or not isinstance(assets or {}, Mapping) or (assets and role == "labels"):
+    season = entry.get("season", season)
+    if (asset is None) == (assets is None) or not isinstance(assets or {}, Mapping) or (assets and role in _MAPS):
         raise ConfigError(
             "the items of a role need one way to their bands",
             got=dict(entry),
-            expected="asset: NAME" + ("" if role == "labels" else ", or assets: {NAME: BAND, ...}"),
+            expected="asset: NAME" + ("" if role in _MAPS else ", or assets: {NAME: BAND, ...}"),
             where=where,
         )
     unit = entry.get("unit", "dB")
@@ -99,6 +109,7 @@ def _rule(role: str, entry: Any) -> ItemRule:
     return ItemRule(
         collection=None if entry.get("collection") is None else str(entry["collection"]),
         assets={str(asset): ""} if asset is not None else {str(name): str(band) for name, band in assets.items()},
+        season=None if season is None else str(season),
         power=unit == "power",
     )
 
