@@ -137,6 +137,14 @@ def test_when_one_job_fails_the_others_are_stopped_rather_than_left_behind(bench
     assert [name for name, event, *_ in bench.events() if event == "end"] == []
 
 
+def test_two_jobs_that_fail_at_once_are_not_waited_for(bench, tmp_path):
+    for number in range(3):
+        began = time.monotonic()
+        with pytest.raises(TrainingError):
+            bench.run([bench.job(f"{name}{number}", sleep=0.1, fail=str(tmp_path / "never")) for name in "ab"])
+        assert time.monotonic() - began < 30
+
+
 def test_a_stop_signal_stops_the_jobs_before_the_command_leaves(bench):
     began = time.monotonic()
     timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM))

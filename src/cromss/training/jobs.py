@@ -153,10 +153,12 @@ def run_jobs(
                 running[job.name] = idle.pop() if idle else _Host(threads, program)
                 running[job.name].start(job, places[job.name])
                 waiting.remove(job)
-            ended = {name: code for name, host in running.items() if (code := host.code()) is not None}
-            for name, code in ended.items():
+            for name, host in list(running.items()):
+                code = host.code()
+                if code is None:
+                    continue
                 idle.append(running.pop(name))
-                idle[-1].conclude(code)
+                host.conclude(code)
                 done.add(name)
                 say(f"{len(done)}/{len(jobs)}  {name}  {places[name].seconds():.0f} s")
             time.sleep(_POLL_SECONDS)
