@@ -262,6 +262,7 @@ def test_a_disk_that_is_really_full(network: SegmentationNetwork, tmp_path: Path
 # ---- rot
 
 
+@pytest.mark.slow
 def test_400_cuts_and_flips_are_all_found_and_the_one_before_is_taken(network: SegmentationNetwork, run: Path) -> None:
     folder = save_next(run, network)
     sound = {name: (folder / name).read_bytes() for name in FILES}

@@ -11,6 +11,7 @@ from cromss.models.networks import DECODERS, NetworkSpec, build_network, forward
 SIZES = (16, 17, 24, 31, 32, 33, 48, 63, 64, 96, 100, 128, 130, 256, 264, 265)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize("batch", [1, 2])
 def test_no_size_and_no_batch_ends_in_an_error_of_torch(decoder: str, batch: int) -> None:

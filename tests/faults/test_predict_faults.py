@@ -33,7 +33,8 @@ def class_map(folder: Path) -> np.ndarray:
         return file.read(1)
 
 
-@pytest.mark.parametrize("missing", [0.0, pytest.param(0.3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("missing", [0.0, 0.3])
 def test_every_size_from_1_to_600_comes_back_pixel_by_pixel(tmp_path, missing):
     """A network that reads the class from the pixel itself gives the scene back, on the scene's grid."""
     sizes = [1, 2, 3, 31, 32, 33, 63, 64, 65, 100, 127, 128, 129, 255, 256, 257, 383, 384, 385, 511, 512, 513, 599, 600]

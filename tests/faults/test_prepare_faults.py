@@ -306,6 +306,7 @@ def test_an_ignored_label_stays_ignored(root, tmp_path):
         ].tolist() == [1, 255]
 
 
+@pytest.mark.slow
 def test_cutting_a_large_scene_into_patches_holds_a_row_of_blocks_and_not_the_scene(tmp_path):
     """A scene of 403 MB that compresses well; without a limit of its own the raster library would keep it all."""
     (tmp_path / "s1").mkdir()

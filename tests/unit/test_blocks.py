@@ -161,6 +161,7 @@ def write_overlapping(root, seed=0):
 SHARES = {"validation_share": 0.25, "test_share": 0.25}
 
 
+@pytest.mark.slow
 def test_a_store_of_overlapping_scenes_holds_no_two_patches_of_different_splits_within_the_buffer(tmp_path):
     write_overlapping(tmp_path / "in")
     report = prepare(
@@ -181,6 +182,7 @@ def test_a_store_of_overlapping_scenes_holds_no_two_patches_of_different_splits_
     assert set(entry["blocks_with_patches"]) == {"train", "validation", "test"}
 
 
+@pytest.mark.slow
 def test_a_split_that_no_block_was_drawn_into_is_an_error(tmp_path):
     write_overlapping(tmp_path / "in")
     with pytest.raises(MissingDataError, match="no patch is in"):

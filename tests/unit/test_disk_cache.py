@@ -77,6 +77,7 @@ def _write(folder: Path, start: int) -> None:
             assert (part == part[0]).all(), "half of one entry, half of another"
 
 
+@pytest.mark.slow
 def test_four_processes_share_a_cache_and_never_pass_its_limit(tmp_path: Path) -> None:
     cache = DiskCache(tmp_path / "c", 20_000)
     context = multiprocessing.get_context("fork")

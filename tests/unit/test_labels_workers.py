@@ -60,6 +60,7 @@ def test_one_and_two_workers_write_the_same_files_and_the_same_report(root: Path
         assert [row["image"] for row in reports[1]["refusals"]] == [str(root / "s2" / "j.tif")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fuse_by", ["majority", "dawid_skene"])
 def test_an_interrupted_run_is_continued_to_the_same_files_and_the_same_report(root, tmp_path, fuse_by, monkeypatch):
     whole = label(settings(root, tmp_path / "whole", "fuse", fuse_by=fuse_by))

@@ -159,6 +159,7 @@ def test_an_unknown_encoder_is_answered_with_near_names() -> None:
         build_network(spec(encoder="resnt50"))
 
 
+@pytest.mark.slow
 def test_an_encoder_of_fixed_size_is_refused_when_the_network_is_built() -> None:
     with pytest.raises(ModelError, match="swin"):
         build_network(spec(encoder="tu-swin_tiny_patch4_window7_224"))

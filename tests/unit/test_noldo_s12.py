@@ -297,6 +297,7 @@ def test_every_flipped_byte_of_a_zipped_tile_is_found(tiles, tmp_path):
     assert found == 40
 
 
+@pytest.mark.slow
 def test_hostile_archives_are_refused(tmp_path):
     path = tmp_path / "x.zip"
     path.write_bytes(b"PK not a zip")

@@ -63,6 +63,7 @@ def test_the_same_set_gives_the_same_bytes(root, tmp_path):
         assert (tmp_path / "first" / file).read_bytes() == (tmp_path / "second" / file).read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -113,6 +114,7 @@ def test_the_command_says_where_the_page_is_and_what_it_found(root, tmp_path, ca
     assert "look: Sentinel-1 lies off Sentinel-2" in caught.out
 
 
+@pytest.mark.slow
 def test_a_real_scene_with_displaced_radar_is_the_farthest_off(sentinel_mini, tmp_path):
     names = ["ben_33UUP_20170613_34_71", "ben_33UUP_20170613_33_70", "ben_33UUP_20170613_38_88"]
     for name in names:

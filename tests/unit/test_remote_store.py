@@ -65,6 +65,7 @@ def test_a_remote_store_gives_the_same_as_a_local_one_and_fetches_nothing_twice(
         assert sum("store.json" in path for path, _ in server.requests) == 2
 
 
+@pytest.mark.slow
 def test_a_full_cache_fetches_again_and_keeps_to_its_limit(folder: Path, server: FileServer, tmp_path: Path) -> None:
     limit = 40_000
     with (

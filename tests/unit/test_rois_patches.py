@@ -187,6 +187,7 @@ def test_sen12ms_can_be_prepared_in_the_classes_of_dfc2020(tmp_path):
         assert store.legend == LEGENDS["dfc2020"]
 
 
+@pytest.mark.slow
 def test_overlapping_patches_of_a_scene_fall_into_one_split(tmp_path):
     scenes = [("ROIs1158_spring", number, 3) for number in range(40, 60)]
     write_sen12ms(tmp_path / "in", scenes=scenes, side=8)

@@ -171,6 +171,7 @@ def pretrained(store: Path, out: Path, **changes: object) -> dict[str, Any]:
     return pretrain(config)
 
 
+@pytest.mark.slow
 def test_pretraining_takes_soft_labels_where_the_store_has_them_and_hard_ones_on_request(tmp_path: Path):
     records = [dataclasses.replace(record, split="train" if n else "validation") for n, record in enumerate(RECORDS)]
     records += [dataclasses.replace(soft_record(7, height=40, width=48), split="train")]

@@ -171,6 +171,7 @@ def test_metadata_that_names_another_codec_is_refused(copy, part):
         Ssl4eoS12V11(copy, bands=ALL)
 
 
+@pytest.mark.slow
 def test_every_flipped_byte_of_the_images_is_found(copy):
     path = copy / "val" / "S2L1C" / VAL
     with zipfile.ZipFile(path) as archive:

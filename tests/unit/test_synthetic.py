@@ -338,6 +338,7 @@ def test_the_bias_of_the_labels_is_one_for_a_place_and_changes_over_a_larger_sce
     assert abs(far) < 0.2
 
 
+@pytest.mark.slow
 def test_a_scene_is_written_as_rasters_on_one_grid(tmp_path: Path) -> None:
     world = SyntheticWorld(size=32, seasons=2)
     record = synthesize_scene(world, 72, seed=5)
