@@ -27,7 +27,7 @@ types: $(STAMP)
 	$(BIN)/mypy
 
 unit: $(STAMP)
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m 'not slow' tests
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m 'not slow' tests
 
 clean:
 	rm -rf $(VENV) demo runs
