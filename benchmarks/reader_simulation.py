@@ -1,7 +1,7 @@
 """What a remote store supplies: the order of samples, the cache and the requests of a training, with waiting modelled.
 
     python benchmarks/reader_simulation.py [--places 103793] [--epochs 4] [--latency-ms 30] [--connection-mb 60]
-        [--machine-mb 1200] [--cpu-ms 9.7] [--workers 16] [--no-check]
+        [--machine-mb 1200] [--cpu-ms 5.2] [--workers 16] [--no-check]
 
 The order is that of `BatchOrder`, the season is drawn as `PatchDataset` draws it, and the cache keeps and deletes by
 the rule of `DiskCache` (least recently used, down to KEPT_SHARE), counting seasons in place of files. A request takes a
@@ -94,7 +94,7 @@ def check_model(latency: float) -> None:
                 begun = time.perf_counter()
                 for batch in batches:
                     wanted = [(place, season) for place, _ in batch]
-                    store.prefetch(wanted, kind="labels" if season == 0 else None)
+                    store.prefetch(wanted, kinds=("labels",) if season == 0 else ())
                     for place, _ in batch:
                         store.read(place, season)
                 elapsed.append(time.perf_counter() - begun)
@@ -114,7 +114,7 @@ def main() -> None:
     parser.add_argument("--connection-mb", type=float, default=60.0, help="MB a second of one connection")
     parser.add_argument("--machine-mb", type=float, default=1200.0, help="MB a second of one machine's network")
     parser.add_argument(
-        "--cpu-ms", type=float, default=9.7, help="processor time of a sample, all of the dataset's work"
+        "--cpu-ms", type=float, default=5.2, help="processor time of a sample, all of the dataset's work"
     )
     parser.add_argument("--workers", type=int, default=16)
     parser.add_argument("--no-check", action="store_true")
