@@ -45,6 +45,17 @@ def write_dfc2020(root: Path, *, style: str = "authors", validation: int = 4, te
             write_rois_patch(root, folders, f"ROIs0000_{part}_{{kind}}_0_p{number}.tif", labels="dfc", side=side)
 
 
+def write_dfc2020_lists(root: Path, *, side: int = 16) -> None:
+    """As Copernicus-Bench packs it: flat folders and lists of splits, 3 patches to train on, 2 and 1 for the others."""
+    folder, number = root / "dfc2020_s1s2", 0
+    for split, count in (("train", 3), ("val", 2), ("test", 1)):
+        names = [f"ROIs0000_test_{{kind}}_0_p{number + index}.tif" for index in range(count)]
+        number += count
+        for name in names:
+            write_rois_patch(folder, "{kind}", name, labels="dfc", side=side, codes=(0, *DFC_CODES))
+        (folder / f"dfc-{split}-new.csv").write_text("".join(name.format(kind="dfc") + "\n" for name in names))
+
+
 def write_sen12ms(
     root: Path, *, side: int = 16, scenes=(("ROIs1158_spring", 1, 4), ("ROIs2017_winter", 146, 2))
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from archive_patches import write_dfc2020, write_rois_patch, write_sen12ms
+from archive_patches import write_dfc2020, write_dfc2020_lists, write_rois_patch, write_sen12ms
 from cromss.config import PrepareConfig
 from cromss.data.prepare import prepare
 from cromss.data.sources.rois_patches import IGBP_TO_DFC2020, SEN12MS_HOLD_OUT, igbp_as_dfc2020
@@ -49,6 +49,45 @@ def test_both_layouts_of_dfc2020_become_the_same_places(style, folder, tmp_path)
     codes = read_raster(tmp_path / "in" / folder.format("dfc") / "ROIs0000_test_dfc_0_p1.tif").values_BHW[0]
     authors_order = {10: 0, 1: 1, 4: 2, 5: 3, 6: 4, 2: 5, 7: 6, 9: 7}
     assert (sample["labels"] == np.vectorize(authors_order.get)(codes)).all()
+
+
+def test_the_packing_of_copernicus_bench_is_read_with_its_own_splits(tmp_path):
+    write_dfc2020_lists(tmp_path / "in")
+    (tmp_path / "in/dfc2020_s1s2/s1/ROIs0000_test_s1_0_p4.tif").unlink()
+    report = prepare(settings(tmp_path / "in", tmp_path / "out"))
+    assert {split: count["places"] for split, count in report["splits"].items()} == {
+        "train": 3, "validation": 1, "test": 1,
+    }  # fmt: skip
+    assert [(orphan["id"], orphan["missing"]) for orphan in report["orphans"]] == [("ROIs0000_test_0_p4", ("s1",))]
+    split, sample = held(tmp_path / "out")["ROIs0000_test_0_p5"]
+    assert split == "test"
+    for sensor in ("s1", "s2"):
+        path = tmp_path / "in/dfc2020_s1s2" / sensor / f"ROIs0000_test_{sensor}_0_p5.tif"
+        assert (sample[sensor] == read_raster(path).values_BHW.astype(sample[sensor].dtype)).all()
+    codes = read_raster(tmp_path / "in/dfc2020_s1s2/dfc/ROIs0000_test_dfc_0_p5.tif").values_BHW[0]
+    authors_order = {0: 255, 10: 0, 1: 1, 4: 2, 5: 3, 6: 4, 2: 5, 7: 6, 9: 7}
+    assert (sample["labels"] == np.vectorize(authors_order.get)(codes)).all()
+
+
+@pytest.mark.parametrize(
+    "line", ["../../secret_dfc.tif", "ROIs0000_test_dfc_0_p0.tif", "label.tif", "dfc_dfc.tif", "a_dfc.txt"]
+)
+def test_a_list_with_a_line_that_is_no_label_file_is_refused_by_its_number(line, tmp_path):
+    write_dfc2020_lists(tmp_path / "in")
+    with (tmp_path / "in/dfc2020_s1s2/dfc-val-new.csv").open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(DataError, match="can not be used") as caught:
+        prepare(settings(tmp_path / "in", tmp_path / "out"))
+    assert str(caught.value.where).endswith("dfc-val-new.csv, line 3")
+
+
+def test_an_absent_list_and_a_share_of_what_the_lists_say_are_refused(tmp_path):
+    write_dfc2020_lists(tmp_path / "in")
+    with pytest.raises(ConfigError, match="validation split of its own"):
+        prepare(settings(tmp_path / "in", tmp_path / "out", validation_share=0.2))
+    (tmp_path / "in/dfc2020_s1s2/dfc-test-new.csv").unlink()
+    with pytest.raises(DataError, match="list of a split is not there"):
+        prepare(settings(tmp_path / "in", tmp_path / "out"))
 
 
 def test_a_validation_split_is_drawn_from_what_is_published_for_training(tmp_path):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from cromss.config import PrepareConfig
 from cromss.data.sources.authors_lmdb import DFC2020_CODES, PRETRAINING_FILES, Dfc2020Lmdb, PretrainingLmdb
 from cromss.data.sources.bigearthnet import METADATA, BigEarthNet
+from cromss.data.sources.dfc2020_lists import lists_root
 from cromss.data.sources.opening import Opening, default_of, refuse_patterns
 from cromss.data.sources.patches import PublishedSplits
 from cromss.data.sources.rois_patches import DFC2020, SEN12MS, RoisLayout, RoisPatches, igbp_as_dfc2020
@@ -23,12 +24,13 @@ __all__ = ["PATCH_LAYOUTS"]
 
 
 def _dfc2020(opening: Opening) -> Source:
-    return _rois(opening, DFC2020, opening.legend, ("dfc2020",))
+    published = ("test",) if lists_root(opening.root) is None else ("validation", "test")
+    return _rois(opening, DFC2020, opening.legend, ("dfc2020",), published)
 
 
 def _sen12ms(opening: Opening) -> Source:
     legend = igbp_as_dfc2020() if opening.config.legend == "dfc2020" else opening.legend
-    return _rois(opening, SEN12MS, legend, ("igbp", "dfc2020"))
+    return _rois(opening, SEN12MS, legend, ("igbp", "dfc2020"), ("test",))
 
 
 def _bigearthnet(opening: Opening) -> Source:
@@ -71,8 +73,10 @@ def _dfc2020_lmdb(opening: Opening) -> Source:
     return Dfc2020Lmdb(opening.root, legend=legend, bands=opening.bands, splits=_splits(opening), labelled=labelled)
 
 
-def _rois(opening: Opening, layout: RoisLayout, legend: Legend, legends: Sequence[str]) -> Source:
-    labelled = _check(opening, legends, published=("test",))
+def _rois(
+    opening: Opening, layout: RoisLayout, legend: Legend, legends: Sequence[str], published: Sequence[str]
+) -> Source:
+    labelled = _check(opening, legends, published=published)
     return RoisPatches(
         opening.root, layout, legend=legend, bands=opening.bands, splits=_splits(opening), labelled=labelled
     )

@@ -2,7 +2,8 @@
 
     SEN12MS   <root>/ROIs1158_spring/{s1,s2,lc}_<scene>/ROIs1158_spring_{s1,s2,lc}_<scene>_p<patch>.tif   (four seasons)
     DFC2020   <root>/{validation,test}/{s1,s2,dfc}_<part>/ROIs0000_<part>_{s1,s2,dfc}_<scene>_p<patch>.tif, or
-              <root>/ROIs0000_{validation,test}/{s1,s2,lc,dfc}_<scene>/ with the same names of files
+              <root>/ROIs0000_{validation,test}/{s1,s2,lc,dfc}_<scene>/ with the same names of files, or
+              <root>/{s1,s2,dfc}/ with lists of splits, as Copernicus-Bench packs it (`dfc2020_lists`)
 
 In: the root of one of them. Out: a place for each patch. s1 is VV, VH in dB; s2 the 13 bands of L1C; dfc one band of
 classes; lc four, of which the first is IGBP. The files name no bands: their number is checked, the order is as
@@ -27,6 +28,7 @@ import rasterio
 from numpy.typing import NDArray
 
 from cromss.data.record import PlaceRecord
+from cromss.data.sources.dfc2020_lists import find_listed, lists_root
 from cromss.data.sources.patches import ONE_DATE, PublishedSplits, patch_record
 from cromss.data.sources.source import Orphan, Scene, Tally
 from cromss.errors import BandError, DataError, MissingDataError
@@ -122,7 +124,13 @@ class RoisPatches:
         self._layout, self._legend, self._splits = layout, legend, splits
         self._bands = {sensor: tuple(bands[sensor]) for sensor in SENSORS if sensor in bands}
         self._roles = (*self._bands, *(("labels",) if labelled else ()))
-        found = _find(root, layout, {*self._bands, layout.labels} if labelled else {*self._bands})
+        kinds = {*self._bands, layout.labels} if labelled else {*self._bands}
+        listed = lists_root(root) if layout is DFC2020 else None
+        self._listed: Mapping[str, str] = {}
+        if listed is None:
+            found = _find(root, layout, kinds)
+        else:
+            found, self._listed = find_listed(listed, kinds)
         self.scenes = [
             Scene(id=place, seasons=ONE_DATE, files={role: (files[role],) for role in self._roles})
             for place, files in sorted(found.items())
@@ -153,6 +161,8 @@ class RoisPatches:
 
     def split(self, scene: Scene) -> str:
         """As published, or by the user's table."""
+        if scene.id in self._listed:
+            return self._splits.split(scene.id, self._listed[scene.id])
         rois, number = _rois_and_scene(scene.id)
         held_out = number in map(str, SEN12MS_HOLD_OUT.get(rois, ()))
         published = "test" if held_out else self._layout.published[rois]
@@ -245,7 +255,8 @@ def _not_found(root: Path, layout: RoisLayout, kinds: set[str]) -> MissingDataEr
     return MissingDataError(
         f"{layout.title} is not there",
         got=", ".join(listed) if root.is_dir() else "no such folder",
-        expected=f"folders {', '.join(sorted(layout.parts))}, in them {folders}, "
+        expected=("dfc-train-new.csv and the like, or " if layout is DFC2020 else "")
+        + f"folders {', '.join(sorted(layout.parts))}, in them {folders}, "
         f"in those {next(iter(layout.parts.values()))}_<kind>_<scene>_p<patch>.tif",
         where=root,
         do="set root to the folder that holds the unpacked archive",
