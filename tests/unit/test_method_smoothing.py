@@ -196,3 +196,18 @@ def test_wrong_arguments_are_refused_with_what_got_and_expected(call, what):
         call(stack(3))
     assert caught.value.got is not None
     assert caught.value.expected
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int64])
+@pytest.mark.parametrize("ignored", [None, 255, 44])
+def test_targets_of_hard_labels_are_those_of_one_hot_ones(dtype, ignored):
+    """The first are made in one compiled pass, the second by PyTorch."""
+    labels = stack(50)[:, 0].to(dtype)
+    prior = torch.rand(2, 50, 40, 56, generator=torch.Generator().manual_seed(0)).softmax(1)
+    if ignored is not None:
+        labels[0, :9, :9] = ignored
+    index = 300 if ignored is None else ignored  # 300 is 44 in eight bits, which is a class here
+    shares = torch.nn.functional.one_hot(labels.long().clamp(max=49), 50).movedim(-1, 1).float()
+    shares *= (labels.long() != index).unsqueeze(1)
+    found = smooth_labels(labels, 50, prior, ignore_index=index)
+    torch.testing.assert_close(found, smooth_labels(shares, 50, prior), atol=2e-7, rtol=0)

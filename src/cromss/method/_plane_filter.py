@@ -1,7 +1,8 @@
 """The Gaussian of the label prior on the CPU: class by class, row by row, so that what a row needs stays in the cache.
 
 In: the label maps of one sample (T, H, W), the weight of each season, the row and the column that each place of the
-mirrored surroundings repeats, one half of the kernel. Out: the filtered mass of each class, in its plane (C, H, W).
+mirrored surroundings repeats, one half of the kernel. Out: the filtered mass of each class, in its plane (C, H, W);
+and the targets that it is mixed into.
 
     down    v_i = g_0 m_i + sum_d g_d (m_{i-d} + m_{i+d})      rows m_i of the mass of one class
     across  the same with v_i shifted by d
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 from cromss.compiled import compiled
 
-__all__ = ["TAPS_AT_ONCE", "filter_labels", "filter_shares"]
+__all__ = ["TAPS_AT_ONCE", "filter_labels", "filter_shares", "mix_targets"]
 
 TAPS_AT_ONCE = 4
 """Pairs of taps in one go: least traffic of the sum, and few enough arrays for the compiler to use wide registers."""
@@ -75,6 +76,49 @@ def filter_shares(
             _filter(mass_CPW[name], column_Q, taps, out_CHW[name])
         else:
             out_CHW[name] = 0
+
+
+@compiled()
+def mix_targets(
+    labels_BHW: NDArray[np.integer],
+    prior_BCHW: NDArray[np.float32],
+    ignore_index: int | None,
+    weights: NDArray[np.float32],
+    out_BCHW: NDArray[np.float32],
+) -> None:
+    """Soft targets of hard labels, all contiguous. weights (3,): of the own label, of the prior, of each class.
+
+    ignore_index: a value of the labels' type, or None where no pixel is ignored.
+    """
+    batch, classes = prior_BCHW.shape[:2]
+    for sample in range(batch):
+        label_X = labels_BHW[sample].ravel()
+        for name in range(classes):
+            out_X = out_BCHW[sample, name].ravel()
+            _mix(label_X, name, weights, prior_BCHW[sample, name].ravel(), out_X)
+            if ignore_index is not None:
+                _blank(label_X, ignore_index, out_X)
+
+
+@compiled()
+def _mix(
+    label_X: NDArray[np.integer],
+    name: int,
+    weights: NDArray[np.float32],
+    prior_X: NDArray[np.float32],
+    out_X: NDArray[np.float32],
+) -> None:
+    own, of_prior, of_each = weights[0], weights[1], weights[2]
+    same = label_X.dtype.type(name)
+    for x in range(out_X.size):
+        out_X[x] = of_prior * prior_X[x] + of_each + (own if label_X[x] == same else np.float32(0))
+
+
+@compiled()
+def _blank(label_X: NDArray[np.integer], ignore_index: int, out_X: NDArray[np.float32]) -> None:
+    ignored = label_X.dtype.type(ignore_index)
+    for x in range(out_X.size):
+        out_X[x] = np.float32(0) if label_X[x] == ignored else out_X[x]
 
 
 @compiled()

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import functools
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -119,6 +120,10 @@ def smooth_labels(
         expected = "(B, H, W), or soft labels (B, C, H, W)"
         raise ArgumentError("labels have the wrong shape.", got=tuple(labels.shape), expected=expected)
     batch, height, width = len(labels), *labels.shape[-2:]
+    if prior is not None:
+        check_pixels(prior, (batch, num_classes, height, width), "prior")
+        if labels.ndim == 3 and values_are_visible(labels) and not prior.requires_grad:
+            return _mix_in_one_pass(labels, prior, prior_weight, uniform_weight, ignore_index)
     known: LabelIndex | SoftLabels
     known = (
         read_soft_labels(labels, num_classes) if labels.ndim == 4 else index_labels(labels, num_classes, ignore_index)
@@ -127,7 +132,6 @@ def smooth_labels(
         uniform = (prior_weight + uniform_weight) / num_classes
         target = torch.full((batch, num_classes, height, width), uniform, device=labels.device)
     else:
-        check_pixels(prior, (batch, num_classes, height, width), "prior")
         share_of_each = torch.full((), uniform_weight / num_classes, device=prior.device)
         target = torch.add(share_of_each, prior.float(), alpha=prior_weight)
     own_weight = 1.0 - prior_weight - uniform_weight
@@ -136,6 +140,26 @@ def smooth_labels(
     else:
         target.scatter_add_(1, known.class_BHW.unsqueeze(1), torch.full_like(target[:, :1], own_weight))
     return target if known.complete else target.mul_(known.valid_BHW.unsqueeze(1))
+
+
+def _mix_in_one_pass(
+    labels_BHW: Tensor, prior_BCHW: Tensor, prior_weight: float, uniform_weight: float, ignore_index: int
+) -> Tensor:
+    """The target of hard labels in host memory: as PyTorch calls it is written three times."""
+    from cromss.method._plane_filter import mix_targets  # the compiler is loaded where it is needed
+
+    complete = check_labels(labels_BHW, prior_BCHW.shape[1], ignore_index)
+    prior_BCHW = prior_BCHW.float().contiguous()
+    target_BCHW = torch.empty_like(prior_BCHW)
+    own_weight, of_each = 1.0 - prior_weight - uniform_weight, uniform_weight / prior_BCHW.shape[1]
+    mix_targets(
+        labels_BHW.contiguous().numpy(),
+        prior_BCHW.numpy(),
+        None if complete else ignore_index,
+        np.array([own_weight, prior_weight, of_each], np.float32),
+        target_BCHW.numpy(),
+    )
+    return target_BCHW
 
 
 def _season_weights(season_B: Tensor, seasons: int, kind: str) -> Tensor:
