@@ -4,8 +4,9 @@ In: nothing. Out: a C library that hands no freed memory back to the system.
 
 glibc maps each array of 32 MB and more anew, and gives smaller ones back when enough of them are free; the system then
 hands out zeroed pages at the first touch of each. On a virtual machine where this was measured that took 2 to 4 us a
-page of 4 KB, several times as long as writing it. A training frees at each step what it takes, so keeping it does not
-raise the peak; a map of a large scene, or a store, wants the opposite, and does not call this.
+page of 4 KB, several times as long as writing it. A training frees at each step what it takes, and the preparation of
+a store scene by scene, so keeping it does not raise the peak; a map of a large scene wants the opposite, and does not
+call this.
 """
 
 from __future__ import annotations

@@ -18,6 +18,8 @@ from cromss.data.sources.source import Source
 from cromss.data.store_shard import ShardBuilder
 from cromss.data.survey import Survey, survey_scene
 from cromss.errors import StoreError
+from cromss.geo.raster import many_rasters
+from cromss.memory import keep_freed_memory
 
 __all__ = ["Preparation", "Prepared", "prepare_batch", "write_batch"]
 
@@ -69,15 +71,17 @@ def prepare_batch(preparation: Preparation, given: tuple[Batch, SetStatistics]) 
 
     A scene whose error shows only after some records makes the batch be read again without it.
     """
+    keep_freed_memory()  # scene after scene takes the same
     batch, empty = given
     statistics = StatisticsByListing(empty=empty)
     shards = BatchShards(preparation.out, batch.number, preparation.builder())
     surveys = []
-    for scene in batch.scenes:
-        part = statistics.part()
-        surveys.append(survey_scene(preparation.source, scene, part, shards.add))
-        if surveys[-1].error is None:
-            statistics.add(surveys[-1].listing, part)
+    with many_rasters():
+        for scene in batch.scenes:
+            part = statistics.part()
+            surveys.append(survey_scene(preparation.source, scene, part, shards.add))
+            if surveys[-1].error is None:
+                statistics.add(surveys[-1].listing, part)
     spoiled = any(survey.error is not None and survey.ids for survey in surveys)
     prepared = Prepared(number=batch.number, surveys=surveys, shards={} if spoiled else shards.finish())
     if spoiled:
