@@ -14,10 +14,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from cromss.data.record import PlaceRecord
 from cromss.data.store_layout import label_layers
+from cromss.data.value_counts import value_counts
 from cromss.geo.legend import IGNORE, Legend
 
 __all__ = ["AnnotatorCounts", "summarize_annotators"]
@@ -39,8 +38,7 @@ class AnnotatorCounts:
         maps = record.label_maps
         for layer, labels_THW in maps.items():
             self.places[layer] += 1
-            values = np.bincount(labels_THW.ravel())
-            self.pixels.update({(layer, value): int(values[value]) for value in values.nonzero()[0].tolist()})
+            self.pixels.update({(layer, value): pixels for value, pixels in value_counts(labels_THW).items()})
         for pair in itertools.combinations(maps, 2):
             first, second = (maps[layer] for layer in pair)
             both = (first != IGNORE) & (second != IGNORE)

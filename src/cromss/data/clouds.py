@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from cromss.data.band_statistics import CIRRUS_DN
 from cromss.data.record import PlaceRecord
+from cromss.data.value_counts import value_counts
 from cromss.errors import ConfigError, RangeError
 
 __all__ = [
@@ -107,8 +108,8 @@ class CloudCounts:
         if cover_THW is None:
             return
         self.by[by] += 1
-        for cover, count in zip(*np.unique(cover_THW[record.valid], return_counts=True), strict=True):
-            self.pixels[record.split, int(cover)] += int(count)
+        known = cover_THW if record.valid.all() else cover_THW[record.valid]
+        self.pixels.update({(record.split, cover): count for cover, count in value_counts(known).items()})
 
     def merge(self, other: CloudCounts) -> None:
         """Add the sums of other places."""

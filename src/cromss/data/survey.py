@@ -12,13 +12,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from cromss.data.annotator_counts import AnnotatorCounts
 from cromss.data.clouds import CloudCounts
 from cromss.data.record import PlaceRecord
 from cromss.data.set_statistics import SetStatistics
 from cromss.data.sources.source import Scene, Source, Tally
+from cromss.data.value_counts import value_counts
 from cromss.errors import BandError, DataError
 from cromss.geo.legend import IGNORE, Legend
 
@@ -45,8 +44,7 @@ class Count:
         self.no_data += int(record.valid.size - record.valid.sum())
         self.with_truth += record.truth is not None
         if record.labels is not None:
-            values = np.bincount(record.labels.ravel())
-            self.labels.update({value: int(values[value]) for value in values.nonzero()[0].tolist()})
+            self.labels.update(value_counts(record.labels))
 
     def merge(self, other: Count) -> None:
         for name in ("places", "samples", "pixels", "no_data", "with_truth"):

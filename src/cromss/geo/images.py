@@ -265,8 +265,10 @@ def _refuse_undeclared_fill(
     known: Sensor, values_BHW: NDArray[Any], valid_HW: NDArray[np.bool_], source: rasterio.DatasetReader
 ) -> None:
     """For sensors of which 0 in every band is no measurement."""
+    if source.nodata is not None:
+        return
     count = int(((values_BHW == 0).all(axis=0) & valid_HW).sum())
-    if count and source.nodata is None:
+    if count:
         raise RangeError(
             f"a {known.title} file has pixels that are 0 in every band, and declares no no-data value",
             got=f"{count} of {valid_HW.size} pixels",

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from cromss.data.soft_labels import as_probabilities, class_order, fill_up, levels_of, likeliest, settle
 from cromss.data.sources.source import Tally
 from cromss.errors import LabelError
-from cromss.geo.align import Alignment, read_nearest
+from cromss.geo.align import Alignment
 from cromss.geo.legend import IGNORE, Legend
 from cromss.geo.raster import read_pixels, read_raster
 
@@ -114,8 +114,9 @@ def read_classes(
     layers = []
     for dataset in datasets:
         read = functools.partial(_encoded, dataset, legend, class_band(dataset))
-        layer_HW, inside_HW = read_nearest(alignments.get(dataset.name), window, read)
-        layers.append(np.where(inside_HW, layer_HW, IGNORE).astype(np.uint8))
+        alignment = alignments.get(dataset.name)
+        layer_BHW, inside_HW = read(window) if alignment is None else alignment.read(window, "nearest", read)
+        layers.append(np.where(inside_HW, layer_BHW[0], np.uint8(IGNORE)).astype(np.uint8, copy=False))
     return np.stack(layers)
 
 
