@@ -213,13 +213,13 @@ def read_image(
     _require_bands(facts, bands, source.name)
     values_BHW, missing_BHW, grid = read_pixels(source, window)
     present = [index for name, index in facts.names.items() if name not in facts.absent]
-    missing = missing_BHW[present]
+    missing = _pick(missing_BHW, present)
     valid_HW = np.logical_not(missing.all(axis=0) if known.missing == "all" else missing.any(axis=0))
     if fill:
-        valid_HW &= (values_BHW[present] != 0).any(axis=0)
+        valid_HW &= (_pick(values_BHW, present) != 0).any(axis=0)
     elif known.zero_is_fill:
-        _refuse_undeclared_fill(known, values_BHW[present], valid_HW, source)
-    chosen_BHW = values_BHW[[facts.names[name] for name in bands]]
+        _refuse_undeclared_fill(known, _pick(values_BHW, present), valid_HW, source)
+    chosen_BHW = _pick(values_BHW, [facts.names[name] for name in bands])
     check_values(known, chosen_BHW, valid_HW, bands, source.name)
     clipped_bands = 0
     if facts.offset:
@@ -233,6 +233,11 @@ def read_image(
         nodata=source.nodata,
         clipped_bands=clipped_bands,
     )
+
+
+def _pick(values_BHW: NDArray[Any], bands: Sequence[int]) -> NDArray[Any]:
+    """Bands by index; all of them in their order are not copied."""
+    return values_BHW if list(bands) == list(range(len(values_BHW))) else values_BHW[bands]
 
 
 def _require_bands(facts: ImageFacts, bands: Sequence[str], where: str) -> None:

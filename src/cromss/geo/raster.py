@@ -208,12 +208,25 @@ def read_pixels(
     with _damage(source.name):
         values_BHW = source.read(window=part)
         masked = MaskFlags.per_dataset in source.mask_flag_enums[0]
-        missing_HW = source.dataset_mask(window=part) == 0 if masked else np.zeros((height, width), bool)
-    missing_BHW = np.repeat(missing_HW[None], source.count, axis=0)
-    for band, value in enumerate(source.nodatavals):
-        if value is not None:
-            missing_BHW[band] |= np.isnan(values_BHW[band]) if np.isnan(value) else values_BHW[band] == value
+        missing_HW = source.dataset_mask(window=part) == 0 if masked else None
+    missing_BHW = _declared_missing(values_BHW, source.nodatavals)
+    if missing_HW is not None:
+        missing_BHW |= missing_HW
     return values_BHW, missing_BHW, grid_of(source).window(row, column, height, width)
+
+
+def _declared_missing(values_BHW: NDArray[Any], nodata_B: Sequence[float | None]) -> NDArray[np.bool_]:
+    """Where each band holds its no-data value; one value for all bands, as in nearly all files, takes one pass."""
+    if len(set(map(str, nodata_B))) > 1:
+        bands = zip(values_BHW, nodata_B, strict=True)
+        return np.concatenate([_declared_missing(band_HW[None], (value,)) for band_HW, value in bands])
+    value = nodata_B[0]
+    if value is None:
+        return np.zeros(values_BHW.shape, bool)
+    if values_BHW.dtype.kind in "iu" and float(value).is_integer() and abs(value) < 2**53:
+        value = int(value)  # beside a float all values would become floats first
+    missing_BHW: NDArray[np.bool_] = np.isnan(values_BHW) if np.isnan(value) else np.equal(values_BHW, value)
+    return missing_BHW
 
 
 def _check_request(dataset: rasterio.DatasetReader, row: int, column: int, height: int, width: int) -> None:

@@ -284,8 +284,9 @@ class SceneReader:
         for sensor in self.sensors:
             pairs = zip(opened.files[sensor], opened.facts[sensor], strict=True)
             read = [self._image(opened, dataset, facts, window, tally) for dataset, facts in pairs]
-            images[sensor] = np.stack([values_BHW for values_BHW, _ in read])
-            valid &= np.stack([valid_HW for _, valid_HW in read])
+            images[sensor] = read[0][0][None] if len(read) == 1 else np.stack([values_BHW for values_BHW, _ in read])
+            for season, (_, valid_HW) in enumerate(read):
+                valid[season] &= valid_HW
         return images, valid
 
     def _clouds(self, opened: _OpenScene, window: Window) -> NDArray[np.uint8] | None:
