@@ -76,8 +76,10 @@ class Grid:
             return f"size {self.height} x {self.width} and {other.height} x {other.width} px"
         if self.crs != other.crs:
             return f"CRS {_crs_text(self.crs)} and {_crs_text(other.crs)}"
+        if self.transform == other.transform:
+            return None
         if self.transform.is_degenerate:
-            return None if self.transform == other.transform else "a transform without area"
+            return "a transform without area"
         corners = np.array([(x, y, 1.0) for x in (0, self.width) for y in (0, self.height)]).T
         first, second = (np.array(grid.transform, np.float64).reshape(3, 3) for grid in (self, other))
         offsets = (np.linalg.solve(first, second @ corners) - corners)[:2].T

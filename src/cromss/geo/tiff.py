@@ -133,8 +133,7 @@ def _directory(file: BinaryIO, layout: _Layout, position: int, size: int, path: 
     values = {}
     for index in range(count):
         start = position + head + index * layout.entry_bytes
-        file.seek(start)
-        raw = file.read(layout.entry_bytes)
+        raw = file.read(layout.entry_bytes)  # they follow each other
         tag, kind, number = struct.unpack(f"{layout.order}HH{layout.offset}", raw[: -layout.inline])
         length = _TYPE_BYTES.get(kind, 1) * number
         where = start + layout.entry_bytes - layout.inline
