@@ -51,14 +51,20 @@ def test_both_layouts_of_dfc2020_become_the_same_places(style, folder, tmp_path)
     assert (sample["labels"] == np.vectorize(authors_order.get)(codes)).all()
 
 
-def test_the_packing_of_copernicus_bench_is_read_with_its_own_splits(tmp_path):
+@pytest.mark.parametrize("root", ["in", "in/dfc2020_s1s2", ""], ids=["unpacked", "itself", "downloaded"])
+def test_the_packing_of_copernicus_bench_is_read_with_its_own_splits(root, tmp_path):
     write_dfc2020_lists(tmp_path / "in")
     (tmp_path / "in/dfc2020_s1s2/s1/ROIs0000_test_s1_0_p4.tif").unlink()
-    report = prepare(settings(tmp_path / "in", tmp_path / "out"))
+    write_rois_patch(tmp_path / "in/dfc2020_s1s2", "{kind}", "ROIs0000_test_{kind}_0_p9.tif", labels="dfc")  # no list
+    if not root:
+        (tmp_path / "dfc2020").symlink_to("in")
+    report = prepare(settings(tmp_path / root, tmp_path / "out"))
     assert {split: count["places"] for split, count in report["splits"].items()} == {
         "train": 3, "validation": 1, "test": 1,
     }  # fmt: skip
-    assert [(orphan["id"], orphan["missing"]) for orphan in report["orphans"]] == [("ROIs0000_test_0_p4", ("s1",))]
+    assert [(orphan["id"], orphan["missing"]) for orphan in report["orphans"]] == [
+        ("ROIs0000_test_0_p4", ("s1",)), ("ROIs0000_test_0_p9", ("s1", "s2", "labels")),
+    ]  # fmt: skip
     split, sample = held(tmp_path / "out")["ROIs0000_test_0_p5"]
     assert split == "test"
     for sensor in ("s1", "s2"):

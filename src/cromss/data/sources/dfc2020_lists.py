@@ -3,7 +3,7 @@
     <root>/{s1,s2,dfc}/<name>.tif, a name with `dfc` in it for the labels and `s1` or `s2` there for the images
     <root>/dfc-{train,val,test}-new.csv    one name of a label file a line
 
-In: the root, or a folder that holds it as `dfc2020_s1s2`. Out: place -> role -> file, and place -> split: the lists'
+In: the root, or the folder that holds it as `dfc2020_s1s2`. Out: place -> role -> file, and place -> split: the lists'
 own, which is not the split that CromSS transfers on.
 Source: github.com/zhu-xlab/Copernicus-FM, Copernicus-Bench/src/datasets/cobench_dfc2020s12_wrapper.py; the archive
 itself could not be looked at here.
@@ -19,20 +19,20 @@ from cromss.errors import DataError
 __all__ = ["find_listed", "lists_root"]
 
 _LISTS = {"train": "dfc-train-new.csv", "validation": "dfc-val-new.csv", "test": "dfc-test-new.csv"}
-_FOLDER = "dfc2020_s1s2"
+_FOLDERS = ("", "dfc2020_s1s2", "dfc2020/dfc2020_s1s2")  # the last: below the folder of `cromss download`
 _LABELS = "dfc"
 
 
 def lists_root(root: Path) -> Path | None:
     """The folder below `root`, or `root` itself, that holds one of the lists; None where there is none."""
-    for folder in (root, root / _FOLDER):
+    for folder in (root / name for name in _FOLDERS):
         if any((folder / name).is_file() for name in _LISTS.values()):
             return folder
     return None
 
 
 def find_listed(root: Path, kinds: Collection[str]) -> tuple[dict[str, dict[str, Path]], dict[str, str]]:
-    """Place -> role -> file, of the files that are there, and place -> split.
+    """Place -> role -> file, of the files that are there, and place -> split. A place in no list has no files here.
 
     kinds: those of s1, s2 and dfc that are wanted. A place is named like its files without their kind. Raises DataError
     for an absent list, and for a line that is no name of a label file or is there twice.
@@ -66,7 +66,8 @@ def find_listed(root: Path, kinds: Collection[str]) -> tuple[dict[str, dict[str,
             found[place] = {
                 "labels" if kind == _LABELS else kind: file for kind, file in files.items() if file.is_file()
             }
-    return found, splits
+    unlisted = {_place(path.name) for path in (root / _LABELS).glob("*.tif")} - {None, *splits}
+    return {**found, **{str(place): {} for place in unlisted}}, splits
 
 
 def _place(label: str) -> str | None:
