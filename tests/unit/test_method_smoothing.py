@@ -198,6 +198,23 @@ def test_wrong_arguments_are_refused_with_what_got_and_expected(call, what):
     assert caught.value.expected
 
 
+@pytest.mark.parametrize(("dtype", "ignored"), [(torch.int8, -1), (torch.int32, -100), (torch.int64, 2)])
+def test_the_prior_is_the_same_for_labels_of_any_integer_type(dtype, ignored):
+    labels, season = stack(5), torch.tensor([1, 2])
+    labels[:, :, :9, :20] = 255
+    if ignored == 2:
+        labels[labels == 2] = 255  # a class that stands for "ignored" is none
+    others = torch.where(labels == 255, ignored, labels.long()).to(dtype)
+    expected = label_prior(labels, season, 9)
+    assert torch.equal(label_prior(others, season, 9, ignore_index=ignored), expected)
+
+
+def test_a_prior_on_another_device_than_the_labels_is_refused():
+    labels, prior = stack(3)[:, 0], torch.full((2, 9, 40, 56), 1 / 9, device="meta")
+    with pytest.raises(ArgumentError, match="two devices"):
+        smooth_labels(labels, 9, prior)
+
+
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int64])
 @pytest.mark.parametrize("ignored", [None, 255, 44])
 def test_targets_of_hard_labels_are_those_of_one_hot_ones(dtype, ignored):

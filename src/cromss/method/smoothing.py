@@ -122,6 +122,8 @@ def smooth_labels(
     batch, height, width = len(labels), *labels.shape[-2:]
     if prior is not None:
         check_pixels(prior, (batch, num_classes, height, width), "prior")
+        if prior.device != labels.device:
+            raise ArgumentError("labels and prior lie on two devices.", got=f"{labels.device} and {prior.device}")
         if labels.ndim == 3 and values_are_visible(labels) and not prior.requires_grad:
             return _mix_in_one_pass(labels, prior, prior_weight, uniform_weight, ignore_index)
     known: LabelIndex | SoftLabels
