@@ -104,7 +104,7 @@ def test_an_unforeseen_exception_names_its_sample_and_is_printed(path: Path, cap
 def test_a_sample_that_hangs_is_stopped_by_the_timeout(path: Path) -> None:
     error, spent = fails(troubled(path, lambda: time.sleep(1000)), timeout=3)
     assert "nothing for 3 s" in str(error)
-    assert 3 <= spent < 20
+    assert 3 <= spent < 60
 
 
 @pytest.mark.slow
