@@ -63,7 +63,7 @@ def test_the_packing_of_copernicus_bench_is_read_with_its_own_splits(root, tmp_p
         "train": 3, "validation": 1, "test": 1,
     }  # fmt: skip
     assert [(orphan["id"], orphan["missing"]) for orphan in report["orphans"]] == [
-        ("ROIs0000_test_0_p4", ("s1",)), ("ROIs0000_test_0_p9", ("s1", "s2", "labels")),
+        ("ROIs0000_test_0_p4", ("s1",)), ("ROIs0000_test_0_p9", ("a line in a list of a split",)),
     ]  # fmt: skip
     split, sample = held(tmp_path / "out")["ROIs0000_test_0_p5"]
     assert split == "test"
@@ -93,6 +93,10 @@ def test_an_absent_list_and_a_share_of_what_the_lists_say_are_refused(tmp_path):
         prepare(settings(tmp_path / "in", tmp_path / "out", validation_share=0.2))
     (tmp_path / "in/dfc2020_s1s2/dfc-test-new.csv").unlink()
     with pytest.raises(DataError, match="list of a split is not there"):
+        prepare(settings(tmp_path / "in", tmp_path / "out"))
+    for name in ("train", "val", "test"):
+        (tmp_path / f"in/dfc2020_s1s2/dfc-{name}-new.csv").write_text("")
+    with pytest.raises(DataError, match="lists of the splits are empty"):
         prepare(settings(tmp_path / "in", tmp_path / "out"))
 
 

@@ -11,12 +11,13 @@ itself could not be looked at here.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from cromss.data.sources.source import Orphan
 from cromss.errors import DataError
 
-__all__ = ["find_listed", "lists_root"]
+__all__ = ["find_listed", "lists_root", "unlisted"]
 
 _LISTS = {"train": "dfc-train-new.csv", "validation": "dfc-val-new.csv", "test": "dfc-test-new.csv"}
 _FOLDERS = ("", "dfc2020_s1s2", "dfc2020/dfc2020_s1s2")  # the last: below the folder of `cromss download`
@@ -32,10 +33,10 @@ def lists_root(root: Path) -> Path | None:
 
 
 def find_listed(root: Path, kinds: Collection[str]) -> tuple[dict[str, dict[str, Path]], dict[str, str]]:
-    """Place -> role -> file, of the files that are there, and place -> split. A place in no list has no files here.
+    """Place -> role -> file, of the files that are there, and place -> split.
 
     kinds: those of s1, s2 and dfc that are wanted. A place is named like its files without their kind. Raises DataError
-    for an absent list, and for a line that is no name of a label file or is there twice.
+    for an absent list, for lists without a line, and for a line that is no name of a label file or is there twice.
     """
     found: dict[str, dict[str, Path]] = {}
     splits: dict[str, str] = {}
@@ -66,8 +67,19 @@ def find_listed(root: Path, kinds: Collection[str]) -> tuple[dict[str, dict[str,
             found[place] = {
                 "labels" if kind == _LABELS else kind: file for kind, file in files.items() if file.is_file()
             }
-    unlisted = {_place(path.name) for path in (root / _LABELS).glob("*.tif")} - {None, *splits}
-    return {**found, **{str(place): {} for place in unlisted}}, splits
+    if not splits:
+        raise DataError("the lists of the splits are empty", where=root, do="unpack the archive again")
+    return found, splits
+
+
+def unlisted(root: Path, splits: Mapping[str, str]) -> list[Orphan]:
+    """The label files that stand in no list."""
+    labels = {_place(path.name): path for path in sorted((root / _LABELS).glob("*.tif"))}
+    return [
+        Orphan(id=place, season=None, missing=("a line in a list of a split",), found=(str(path),))
+        for place, path in labels.items()
+        if place is not None and place not in splits
+    ]
 
 
 def _place(label: str) -> str | None:

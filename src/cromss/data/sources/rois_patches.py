@@ -28,7 +28,7 @@ import rasterio
 from numpy.typing import NDArray
 
 from cromss.data.record import PlaceRecord
-from cromss.data.sources.dfc2020_lists import find_listed, lists_root
+from cromss.data.sources.dfc2020_lists import find_listed, lists_root, unlisted
 from cromss.data.sources.patches import ONE_DATE, PublishedSplits, patch_record
 from cromss.data.sources.source import Orphan, Scene, Tally
 from cromss.errors import BandError, DataError, MissingDataError
@@ -146,6 +146,8 @@ class RoisPatches:
             for place, files in sorted(found.items())
             if not set(self._roles) <= set(files)
         ]
+        if listed is not None:
+            self.orphans += unlisted(listed, self._listed)
         if not self.scenes:
             raise MissingDataError(
                 f"no patch of {layout.title} has all its files",

@@ -38,7 +38,7 @@ _MAPS = ("labels", "truth", "clouds")
 class ItemRule:
     """Which items make one role. assets: asset -> its band; "" where its file names the bands. power: s1 is linear.
 
-    season: what names the season of an item; None as the section says.
+    season: what names the season of an item; None where one serves all seasons of its place.
     """
 
     collection: str | None
