@@ -160,10 +160,10 @@ class PrepareConfig:
         band_names: what the files of s1 or s2 call their bands, e.g. `{s2: {blue: B2, red: B4}}`, or the name of a YAML
             file of such lines, `{s2: names.yaml}`.
         stac: layout stac: items of a catalogue or API, e.g. `{catalog: catalog.json, s2: {collection: s2, assets:
-            {blue: B2, red: B4}}, bbox: [11, 47, 12, 48], start: 2021-05-01, place: "grid:code", season: month}`; a role
-            is s1, s2 or labels (docs/stac-and-cubes.md).
+            {blue: B2, red: B4}}, bbox: [11, 47, 12, 48], start: 2021-05-01, place: "grid:code", season: month}`; roles
+            are sensors, labels, truth, probabilities and clouds (docs/stac-and-cubes.md).
         cube: layout cube: variables of one Zarr store as xarray writes it, e.g. `{path: cube.zarr, s2: {variable: s2,
-            bands: {B02: B2}}, labels: {variable: map}}`; roles as above, and truth; cut it by `tile`.
+            bands: {B02: B2}}, labels: {variable: map}}`; roles as above; cut it by `tile`.
         labels: pattern of the label maps; null for none.
         annotators: patterns of the label maps of several annotators, kept apart, in place of labels, e.g.
             `{dw: "dw/{id}.tif", osm: "osm/{id}.tif"}`; scores are taken against the first (docs/labels.md).
