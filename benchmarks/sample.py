@@ -1,6 +1,6 @@
 """A training sample from the store to tensors, ours beside the plain recipe, and what the prior costs on the device.
 
-    python benchmarks/sample.py [--places 16] [--repeats 60] [--folder /tmp] [--step-seconds 10.5]
+    python benchmarks/sample.py [--classes 9] [--places 16] [--repeats 60] [--folder /tmp] [--step-seconds 10.5]
 
 264 px, 2 + 13 bands in the 8-bit edition, four seasons, cut to 256, prior "ts"; one core, milliseconds of the
 processor, sides in turn. The plain side is what a recipe writes down first: the bytes of all seasons in one file a
@@ -36,15 +36,15 @@ from reference import plain_recipe
 SIZE, CROP, SEASONS, CLASSES, BANDS = 264, 256, 4, 9, 15
 
 
-def blobs(number: int) -> np.ndarray:
-    """Labels in patches of some 40 px that differ somewhat between seasons, (T, H, W)."""
+def blobs(number: int, occurring: int = CLASSES) -> np.ndarray:
+    """Labels in patches of some 40 px that differ between seasons, (T, H, W); `occurring` classes are seen."""
     generator = torch.Generator().manual_seed(number)
-    coarse = torch.rand(1, CLASSES, 12, 12, generator=generator)
-    coarse = coarse + 0.3 * torch.rand(SEASONS, CLASSES, 12, 12, generator=generator)
+    coarse = torch.rand(1, occurring, 12, 12, generator=generator)
+    coarse = coarse + 0.3 * torch.rand(SEASONS, occurring, 12, 12, generator=generator)
     return F.interpolate(coarse, size=(SIZE, SIZE), mode="bilinear").argmax(1).to(torch.uint8).numpy()
 
 
-def write(folder: Path, places: int) -> None:
+def write(folder: Path, places: int, occurring: int) -> None:
     """The same places as a store and, for the plain side, as one file of bytes each."""
     writer = StoreWriter(
         folder / "store",
@@ -54,7 +54,7 @@ def write(folder: Path, places: int) -> None:
     )
     for number in range(places):
         random = np.random.default_rng(number)
-        labels = blobs(number)
+        labels = blobs(number, occurring)
         images = random.integers(0, 256, (SEASONS, BANDS, SIZE, SIZE), dtype=np.uint8)
         (folder / f"{number}.bin").write_bytes(images.tobytes() + labels.tobytes())
         writer.add(
@@ -104,6 +104,7 @@ def milliseconds(call: Callable[[], object]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--classes", type=int, default=CLASSES, help="that occur in a place")
     parser.add_argument("--places", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=60)
     parser.add_argument("--folder", type=Path, default=None)
@@ -113,7 +114,7 @@ def main() -> None:
     keep_freed_memory()  # as data workers do; both sides gain
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
-        write(folder, options.places)
+        write(folder, options.places, options.classes)
         with Store.open(folder / "store") as store:
             measure(folder, store, options)
 

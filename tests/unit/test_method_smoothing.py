@@ -209,6 +209,13 @@ def test_the_prior_is_the_same_for_labels_of_any_integer_type(dtype, ignored):
     assert torch.equal(label_prior(others, season, 9, ignore_index=ignored), expected)
 
 
+def test_a_class_that_the_type_of_the_labels_can_not_hold_has_no_mass():
+    labels = stack(3)  # uint8: 256 is kept as 0, which they hold
+    prior = label_prior(labels, torch.tensor([1, 2]), 259)
+    assert float(prior[:, 3:].max()) == 0
+    assert torch.equal(prior[:, :3], label_prior(labels, torch.tensor([1, 2]), 3))
+
+
 def test_a_prior_on_another_device_than_the_labels_is_refused():
     labels, prior = stack(3)[:, 0], torch.full((2, 9, 40, 56), 1 / 9, device="meta")
     with pytest.raises(ArgumentError, match="two devices"):

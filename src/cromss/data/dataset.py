@@ -105,21 +105,24 @@ class PatchDataset:
         sensors, layers = tuple(self._scalers), self._layers(source)
         raw = self.store.read(place, season, sensors=sensors, layers=layers, scratch=self._scratch_for(place))
         products = self.store.products(place)
-        valid = _own(geometry.apply(raw["valid"]))
+        missing = ~geometry.apply(raw["valid"])
+        complete = not missing.any()  # most are: then nothing is to be filled
         sample: Sample = {}
         for name, scaler in self._scalers.items():
-            values = scaler(_own(geometry.apply(raw[name])), products[name])
-            values[:, ~valid] = scaler.fill
+            values = scaler(geometry.apply(raw[name]), products[name])
+            if not complete:
+                values[:, missing] = scaler.fill
             sample[name] = torch.from_numpy(values)
         if source not in raw and (self._source != "labels" or not self.store.labels_of(place)):
             raise MissingDataError(f"a place has no {self._source}", got=self.store.id(place), where=self.store.path)
         for name, array in {"labels": source, **({"truth": "truth"} if self._with_truth else {})}.items():
-            layer = _own(geometry.apply(raw[array])) if array in raw else np.full(valid.shape, IGNORE, np.uint8)
-            layer[~valid] = IGNORE
+            layer = geometry.apply(raw[array]) if array in raw else np.full(missing.shape, IGNORE, np.uint8)
+            if not complete:
+                layer[missing] = IGNORE
             sample[name] = torch.from_numpy(layer)
         if self.soft:
-            level_CHW = _own(geometry.apply(raw[PROBABILITIES]))
-            level_CHW[:, ~valid] = 0
+            level_CHW = geometry.apply(raw[PROBABILITIES])
+            level_CHW[:, missing] = 0
             sample[PROBABILITIES] = torch.from_numpy(level_CHW)
         if self.prior_maker is not None:
             sample |= self._prior_parts(self.prior_maker, place, season, source, geometry)
@@ -302,8 +305,3 @@ def collate(samples: Sequence[Sample]) -> dict[str, Any]:
 
 def _shapes(sample: Sample) -> str:
     return ", ".join(f"{name} {tuple(value.shape)}" for name, value in sample.items() if name != "id")
-
-
-def _own(view: NDArray[Any]) -> NDArray[Any]:
-    """A contiguous copy, independent of the scratch buffer that `view` looks into."""
-    return np.array(view, order="C")

@@ -57,7 +57,7 @@ class PriorMaker:
         leading = ((0, 0),) * (labels_THW.ndim - 2)
         beyond = (*leading, (max(0, -top), max(0, bottom - height)), (max(0, -left), max(0, right - width)))
         mirrored = np.pad(inside, beyond, mode="symmetric") if any(map(any, beyond)) else inside
-        return np.array(geometry.turn(mirrored), order="C")
+        return geometry.turn(mirrored)
 
     def prior(self, window_BTHW: Tensor, season_B: Tensor) -> Tensor:
         """The prior (B, C, h, w) of windows as `window` gives them, and of the entry of T that was drawn for each."""

@@ -26,6 +26,9 @@ __all__ = ["TAPS_AT_ONCE", "filter_labels", "filter_shares", "mix_targets"]
 TAPS_AT_ONCE = 4
 """Pairs of taps in one go: least traffic of the sum, and few enough arrays for the compiler to use wide registers."""
 
+PIECE = 4096
+"""Pixels looked through in one go for a class."""
+
 
 @compiled()
 def filter_labels(
@@ -36,31 +39,30 @@ def filter_labels(
     column_Q: NDArray[np.int64],
     taps: NDArray[np.float32],
     out_CHW: NDArray[np.float32],
-) -> bool:
-    """Filter the weighted count of each class over the seasons into its plane; whether no pixel is ignored.
+) -> None:
+    """Filter the weighted count of each class over the seasons into its plane.
 
     labels: contiguous, 0 to C - 1, or ignore_index, which counts nowhere. row_P, column_Q: the row and the column of
     the labels that each place shows; as many are mirrored on one side as on the other, so the middle ones are the
     labels' own. taps (R + 1,): the kernel from its middle outwards, R a multiple of `TAPS_AT_ONCE`.
     """
-    occurs = _occurring(labels_THW, len(out_CHW), ignore_index)
     seasons, height, width = labels_THW.shape
+    label_TX = labels_THW.reshape(seasons, height * width)
     margin = (len(row_P) - height) // 2
     mass_PW = np.empty((len(row_P), width), np.float32)  # of one class after the other, so that it stays in the cache
     own_HW = mass_PW[margin : margin + height]
     for name in range(len(out_CHW)):
-        if not occurs[name]:
+        if name == ignore_index or not _sees(label_TX, name):
             out_CHW[name] = 0
             continue
         own_HW[:] = 0
         for season in range(seasons):
             if weight_T[season] != 0:
-                _count(own_HW.ravel(), labels_THW[season].ravel(), name, weight_T[season])
+                _count(own_HW.ravel(), label_TX[season], name, weight_T[season])
         for above in range(margin):
             below = margin + height + above
             mass_PW[above], mass_PW[below] = own_HW[row_P[above]], own_HW[row_P[below]]
         _filter(mass_PW, column_Q, taps, out_CHW[name])
-    return not occurs[-1]
 
 
 @compiled()
@@ -122,17 +124,25 @@ def _blank(label_X: NDArray[np.integer], ignore_index: int, out_X: NDArray[np.fl
 
 
 @compiled()
-def _occurring(labels_THW: NDArray[np.integer], num_classes: int, ignore_index: int) -> NDArray[np.bool_]:
-    """Which classes occur, and, behind them, whether a pixel is ignored, (C + 1,)."""
-    occurs = np.zeros(num_classes + 1, np.bool_)
-    for label in labels_THW.flat:
-        occurs[label if label != ignore_index else num_classes] = True
-    return occurs
+def _sees(label_TX: NDArray[np.integer], name: int) -> bool:
+    """Whether a class occurs: one that does is mostly found in the first piece."""
+    same = label_TX.dtype.type(name)  # as narrow as the labels: more of them in a register
+    if same != name:  # beyond what the labels can hold
+        return False
+    for season in range(len(label_TX)):
+        for start in range(0, label_TX.shape[1], PIECE):
+            piece_X = label_TX[season, start : start + PIECE]
+            number = 0
+            for x in range(piece_X.size):
+                number += piece_X[x] == same
+            if number > 0:
+                return True
+    return False
 
 
 @compiled()
 def _count(mass_X: NDArray[np.float32], label_X: NDArray[np.integer], name: int, weight: float) -> None:
-    same = label_X.dtype.type(name)  # as narrow as the labels: more of them in a register
+    same = label_X.dtype.type(name)
     for x in range(mass_X.size):
         mass_X[x] += weight if label_X[x] == same else np.float32(0)
 

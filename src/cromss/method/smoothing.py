@@ -166,13 +166,13 @@ def _mix_in_one_pass(
 
 def _season_weights(season_B: Tensor, seasons: int, kind: str) -> Tensor:
     """Share of each season in the mass, (B, T): 1 / T for time, 1 at the drawn season for space, half of each."""
-    drawn_BT = (season_B.long().unsqueeze(1) == torch.arange(seasons, device=season_B.device)).float()
-    if kind == "s":
-        return drawn_BT
-    mean_BT = torch.full_like(drawn_BT, 1.0 / seasons)
-    return mean_BT if kind == "t" else (mean_BT + drawn_BT) / 2
+    of_all, of_drawn = {"t": (1.0, 0.0), "s": (0.0, 1.0), "ts": (0.5, 0.5)}[kind]
+    weight_BT = torch.full((len(season_B), seasons), of_all / seasons, device=season_B.device)
+    drawn_B1 = season_B.long().unsqueeze(1)
+    return weight_BT.scatter_add_(1, drawn_B1, torch.full_like(weight_BT[:, :1], of_drawn))
 
 
+@functools.lru_cache(maxsize=64)
 def _mirrored(size: int, margin: int) -> Tensor:
     """... 1 0 | 0 1 2 ...: the edge pixel is repeated, and small tiles are mirrored as often as needed."""
     position = torch.arange(-margin, size + margin).remainder(2 * size)
@@ -214,19 +214,16 @@ def _prior_by_rows(
     prior_BCHW = torch.empty(len(labels), num_classes, *inner)
     if labels.ndim == 5:
         known = read_soft_labels(labels, num_classes)
-        complete_B = known.valid_BHW.flatten(1).all(dim=1)
+        complete_B = known.valid_BHW.flatten(1).all(dim=1).tolist()
         for share_TCHW, weight_T, prior_CHW in zip(known.share_BCHW, weight_BT, prior_BCHW, strict=True):
             mass_CPW = torch.einsum("t,tchw->chw", weight_T, share_TCHW)[:, row_P].contiguous()
             filter_shares(mass_CPW.numpy(), column_Q, taps.numpy(), prior_CHW.numpy())
     else:
-        check_labels(labels, num_classes, ignore_index)
+        complete = check_labels(labels, num_classes, ignore_index)
+        complete_B = [complete or not bool((maps_THW == ignore_index).any()) for maps_THW in labels]
         samples = zip(labels.contiguous().numpy(), weight_BT.numpy(), prior_BCHW.numpy(), strict=True)
-        complete_B = torch.tensor(
-            [
-                filter_labels(labels_THW, weight_T, ignore_index, row_P, column_Q, taps.numpy(), prior_CHW)
-                for labels_THW, weight_T, prior_CHW in samples
-            ]
-        )
+        for labels_THW, weight_T, prior_CHW in samples:
+            filter_labels(labels_THW, weight_T, ignore_index, row_P, column_Q, taps.numpy(), prior_CHW)
     for complete, prior_CHW in zip(complete_B, prior_BCHW, strict=True):
         if not complete:
             prior_CHW.copy_(_normalise(prior_CHW))
@@ -284,6 +281,6 @@ def _check_season(season: Tensor, labels: Tensor) -> None:
         raise ArgumentError("season has the wrong shape or dtype.", got=got, expected=f"integers ({batch},)")
     if not values_are_visible(season):
         return
-    low, high = (int(value) for value in torch.aminmax(season))
-    if low < 0 or high >= seasons:
-        raise ArgumentError("season is out of range.", got=low if low < 0 else high, expected=f"0 to {seasons - 1}")
+    for drawn in season.tolist():
+        if not 0 <= drawn < seasons:
+            raise ArgumentError("season is out of range.", got=drawn, expected=f"0 to {seasons - 1}")
