@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from cromss.config import PretrainConfig
+from cromss.config import PretrainConfig, TransferConfig
 from cromss.data.dataset import PatchDataset, collate
 from cromss.data.label_window import shares_of
 from cromss.data.record import PlaceRecord
@@ -21,6 +22,7 @@ from cromss.errors import ArgumentError, DamagedFileError, LabelError, StoreErro
 from cromss.geo.bands import published_normalization
 from cromss.method import label_prior
 from cromss.training.pretrain import pretrain
+from cromss.training.transfer import transfer
 from records import BANDS, LEGEND, make_record, write_store
 
 SCALES = {name: published_normalization(name, "all", "paper") for name in ("s1", "s2")}
@@ -169,6 +171,30 @@ def pretrained(store: Path, out: Path, **changes: object) -> dict[str, Any]:
         batch_size=3, steps=2, pictures_every=0, prior_on="worker", **changes,
     )  # fmt: skip
     return pretrain(config)
+
+
+def first_loss(store: Path, out: Path, **changes: object) -> float:
+    """The loss of the only step of a transfer to a tiny network."""
+    config = TransferConfig(
+        data=str(store), out=str(out), init="random", encoder="tu-cromss_narrow", decoder_channels=(8, 8, 8, 8, 8),
+        batch_size=2, crop=32, steps=1, save_networks=False, accelerator="cpu", **changes,
+    )  # fmt: skip
+    transfer(config)
+    (log,) = out.rglob("log.jsonl")
+    (loss,) = (line["loss"] for line in map(json.loads, log.read_text().splitlines()) if "loss" in line)
+    return float(loss)
+
+
+def test_transfer_learns_from_probabilities_where_the_store_has_them_and_from_hard_labels_on_request(tmp_path: Path):
+    records = [dataclasses.replace(record, split="test" if n == 2 else "train") for n, record in enumerate(RECORDS)]
+    soft = write_store(tmp_path / "soft", records, soft=True)
+    hard = write_store(tmp_path / "hard", [dataclasses.replace(record, probabilities=None) for record in records])
+    losses = [
+        first_loss(soft, tmp_path / "a"),
+        first_loss(soft, tmp_path / "b", soft_labels=False),
+        first_loss(hard, tmp_path / "c"),
+    ]
+    assert losses[0] != losses[1] == losses[2]
 
 
 @pytest.mark.slow

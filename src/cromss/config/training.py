@@ -172,6 +172,8 @@ class TransferConfig:
         mode: `frozen` (weights and BatchNorm statistics fixed), `frozen_adapt` (weights fixed, BatchNorm statistics
             follow the new data, as in the paper), `fine_tuned`.
         label_source: `labels` or `truth`.
+        soft_labels: learn from the class probabilities of the store, where it has any, in place of one-hot labels;
+            scores are taken against the hard label.
         train_tiles: few-shot: so many training tiles, drawn by (draw); null uses all.
         draws: how many such draws, each trained with each seed.
         seeds: seeds of decoder weights, order, augmentation.
@@ -211,6 +213,7 @@ class TransferConfig:
     decoder_channels: tuple[int, ...] | None = None
     mode: Literal["frozen", "frozen_adapt", "fine_tuned"] = "frozen_adapt"
     label_source: Literal["labels", "truth"] = "labels"
+    soft_labels: bool = True
     train_tiles: int | None = None
     draws: int = 1
     seeds: tuple[int, ...] = (0,)

@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from cromss.data.augment import Geometry, draw_geometry
-from cromss.data.label_window import PriorMaker
+from cromss.data.label_window import PriorMaker, shares_of
 from cromss.data.sampling import SampleKey
 from cromss.data.store_layout import PROBABILITIES
 from cromss.data.store_reader import Store
@@ -128,6 +129,11 @@ class PatchDataset:
             sample |= self._prior_parts(self.prior_maker, place, season, source, geometry)
         sample["id"] = self._name(place, season, source)
         return sample
+
+    def labels_of(self, batch: Mapping[str, Any]) -> Tensor:
+        """What the pixels of a batch are labelled: probabilities (B, C, h, w) of soft labels, else hard (B, h, w)."""
+        labels: Tensor = shares_of(batch[PROBABILITIES]) if self.soft else batch["labels"]
+        return labels
 
     def prefetch(self, keys: Sequence[SampleKey]) -> None:
         """Bring what these samples take to this machine, all at once, where the store is remote."""

@@ -14,11 +14,9 @@ from torch import Tensor
 
 from cromss.config import PretrainConfig, require_at_least
 from cromss.data.dataset import PatchDataset, count_unscored
-from cromss.data.label_window import shares_of
 from cromss.data.loader import BatchLoader, make_loader
 from cromss.data.sampling import BatchOrder, EvaluationOrder
 from cromss.data.store import Store
-from cromss.data.store_layout import PROBABILITIES
 from cromss.errors import BandError, ConfigError, MissingDataError
 from cromss.geo.bands import Normalization, nearest, published_normalization, resolve_bands
 from cromss.models.networks import FUSED, NetworkSpec
@@ -165,7 +163,7 @@ class Setup:
 
     def own_labels(self, batch: Mapping[str, Any]) -> Tensor:
         """What the pixels of a batch are labelled, soft (B, C, h, w) where the store has it so, else hard (B, h, w)."""
-        return shares_of(batch[PROBABILITIES]) if self._training_data.soft else batch["labels"]
+        return self._training_data.labels_of(batch)
 
     @property
     def unscored_places(self) -> int:

@@ -8,7 +8,7 @@ In: a store with train and test splits, and where the encoder comes from. Out: r
 scores), scores.json, scores.csv, table.md. The test split is scored once, at the end, from one confusion matrix over
 all its pixels. Runs that had finished with the same settings are kept.
 
-    loss = sum of the chosen losses on hard labels, every pixel with a label weighing 1
+    loss = sum of the chosen losses on the labels, hard or class probabilities; every pixel with a label weighs 1
 """
 
 from __future__ import annotations
@@ -227,14 +227,15 @@ class _Run:
             (self.folder / "log.jsonl").unlink(missing_ok=True)
             sys.stderr.write(f"transfer draw {self.draw} seed {self.seed}: {len(self.train_places)} tiles\n")
         fabric.barrier()
+        data = self._training_data()
         with RunLog(self.folder, start_step=0, total_steps=plan.total_steps, enabled=fabric.is_global_zero) as log:
             progress = fit(
                 fabric=fabric,
                 network=network,
                 optimizer=wrapped,
                 schedule=schedule,
-                batches=self._batches(plan.total_steps),
-                losses=lambda batch, epoch: self._losses(network, batch),
+                batches=self._batches(data, plan.total_steps),
+                losses=lambda batch, epoch: self._losses(network, batch, data.labels_of(batch)),
                 plan=plan,
                 progress=Progress(),
                 validate=None,
@@ -263,32 +264,35 @@ class _Run:
         load_into(network, config.sensor, self.start)
         return network
 
-    def _batches(self, total_steps: int) -> Any:
+    def _training_data(self) -> PatchDataset:
         config = self.config
-        dataset = PatchDataset(
+        return PatchDataset(
             self.store,
             self.normalizations,
             crop=config.crop,
             flip=config.flip,
             rotate=config.rotate,
             label_source=config.label_source,
+            soft=config.soft_labels,
             seed=self.seed,
             training=True,
         )
+
+    def _batches(self, data: PatchDataset, total_steps: int) -> Any:
         order = BatchOrder(
             self.train_places,
-            config.batch_size,
+            self.config.batch_size,
             seed=self.seed,
             total_steps=total_steps,
             rank=self.fabric.global_rank,
             world=self.fabric.world_size,
         )
-        return make_loader(dataset, order, workers=config.workers, seed=self.seed)
+        return make_loader(data, order, workers=self.config.workers, seed=self.seed)
 
-    def _losses(self, network: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    def _losses(self, network: nn.Module, batch: Batch, labels: Tensor) -> dict[str, Tensor]:
         logits_BCHW = network({self.config.sensor: batch[self.config.sensor]})[self.config.sensor]
         classes = logits_BCHW.shape[1]
-        target_BCHW = smooth_labels(batch["labels"], classes, prior_weight=0.0, uniform_weight=0.0)
+        target_BCHW = smooth_labels(labels, classes, prior_weight=0.0, uniform_weight=0.0)
         parts: dict[str, Tensor] = {name: _LOSSES[name](logits_BCHW, target_BCHW) for name in self.config.losses}
         return {"loss": torch.stack(list(parts.values())).sum(), **parts}
 
