@@ -86,7 +86,7 @@ def test_a_cube_of_real_scenes_gives_the_store_that_their_geotiffs_give(real, tm
 
 def test_only_the_chunks_under_a_patch_are_read(tmp_path):
     """A chunk that is damaged shows in the patches over it alone, so memory follows the patch and not the cube."""
-    from cromss.data.sources.cube import cube_images
+    from cromss.data.sources.cube import cube_entries, cube_images
     from cromss.errors import DamagedFileError
     from cromss.geo.legend import get_legend
 
@@ -96,7 +96,7 @@ def test_only_the_chunks_under_a_patch_are_read(tmp_path):
     (tmp_path / "c.zarr" / "vv" / "c" / "1" / "1").write_bytes(b"damaged")
     reader = {"legend": get_legend("dynamic_world"), "bands": {"s1": ("VV",)}, "tile": 40}
     section = {"path": "c.zarr", "s1": {"variables": {"vv": "VV"}}}
-    source = cube_images(section, tmp_path, {}, roles=("s1",), **reader)
+    source = cube_images(section, tmp_path, {}, roles=cube_entries(section), **reader)
     records = source.records(source.scenes[0])
     assert [next(records).id for _ in range(3)] == ["c_r00000_c00000", "c_r00000_c00040", "c_r00040_c00000"]
     with pytest.raises(DamagedFileError, match="vv"):

@@ -23,7 +23,7 @@ from typing import Any
 import yaml
 
 from cromss.config import PrepareConfig
-from cromss.data.sources.cube import cube_roles
+from cromss.data.sources.cube import cube_entries
 from cromss.data.sources.opening import default_of
 from cromss.data.sources.stac_section import plan_stac
 from cromss.errors import ArgumentError, BandError, ConfigError, MissingDataError
@@ -56,7 +56,7 @@ def plan_sensors(config: PrepareConfig) -> dict[str, SensorPlan]:
     plans = {}
     sections: dict[str, Callable[[], Container[str]]] = {  # of layouts that have them instead of patterns
         "stac": lambda: plan_stac(config.stac, config.sensors).rules,
-        "cube": lambda: cube_roles(config.cube, config.sensors),
+        "cube": lambda: cube_entries(config.cube, config.sensors),
     }
     section = sections[config.layout]() if config.layout in sections else None
     listed = () if section is None else section

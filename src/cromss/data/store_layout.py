@@ -35,6 +35,7 @@ __all__ = [
     "array_name",
     "batch_shard_name",
     "digest",
+    "is_label_layer",
     "label_layers",
     "layers_of",
     "read_header",
@@ -90,6 +91,11 @@ def batch_shard_name(batch: int, part: int) -> str:
 def label_layers(annotators: Sequence[str]) -> tuple[str, ...]:
     """The arrays of the annotators' label maps: "labels" is that of the first, or of the only one, who has no name."""
     return ("labels", *(f"labels.{name}" for name in annotators[1:]))
+
+
+def is_label_layer(array: str) -> bool:
+    """Whether an array is the label map of an annotator, or of the only one."""
+    return array == "labels" or array.startswith("labels.")
 
 
 def layers_of(settings: Mapping[str, Any]) -> tuple[str, ...]:

@@ -32,17 +32,16 @@ from rasterio.errors import CRSError
 
 from cromss.data.sources.file_patterns import Found
 from cromss.data.sources.own_images import OwnImages
-from cromss.data.sources.stac_section import check_keys
+from cromss.data.sources.role_sections import Entry, is_map, role_entries
 from cromss.data.sources.zarr_folder import ZarrArray, ZarrFolder
 from cromss.data.sources.zarr_shard import decode_times
 from cromss.errors import BandError, ConfigError, DamagedFileError, GridError, RangeError
-from cromss.geo.bands import SENSORS
 from cromss.geo.raster import Grid
 from cromss.geo.virtual import VirtualRaster, power_to_db
 
-__all__ = ["cube_images", "cube_roles"]
+__all__ = ["cube_entries", "cube_images"]
 
-_MAPS = ("labels", "truth", "clouds")
+_LINES = ("variable", "variables", "bands", "path", "unit")
 _DIMENSIONS = (
     ("time", "t"),
     ("band", "bands", "variable", "class", "classes"),
@@ -70,51 +69,38 @@ class _Variable:
         return self.array.read(*(wanted[axis] for axis in self.axes))
 
 
-def cube_roles(section: Any, sensors: Iterable[str] = ()) -> tuple[str, ...]:
-    """The roles that the section names, once its keys are known to be right. Raises ConfigError.
+def cube_entries(section: Any, sensors: Iterable[str] = ()) -> dict[str, Entry]:
+    """Role -> what the section says of it, once its keys are known to be right. Raises ConfigError.
 
     sensors: those that the settings define, beside s1 and s2.
     """
-    images = (*SENSORS, *sensors)
-    known = (*images, *_MAPS, "probabilities")
-    check_keys(section, ("path", *known), "cube")
-    roles = tuple(role for role in known if section.get(role) is not None)
-    if not section.get("path") or not set(images) & set(roles):
-        raise ConfigError(
-            "the section cube needs a path and images",
-            got=sorted(section),
-            expected=f"path, and {' or '.join(images)}",
-            do="for example cube: {path: cube.zarr, s2: {variable: s2}}",
-        )
-    for role in roles:
-        check_keys(section[role], ("variable", "variables", "bands", "path", "unit"), f"cube: {role}")
-        _require_one_way(role, section[role])
-    return roles
+    example = "{path: cube.zarr, s2: {variable: s2}}"
+    entries = role_entries(section, sensors, title="cube", own=("path",), lines=_LINES, example=example)
+    for role, entry in entries.items():
+        _require_one_way(role, entry.lines, entry.where)
+    return entries
 
 
-def _require_one_way(role: str, entry: Mapping[str, Any]) -> None:
-    is_map = role in _MAPS
-    one, several, bands = (entry.get(name) for name in ("variable", "variables", "bands"))
-    sound = (
-        (one is None) != (several is None) and isinstance(several or {}, Mapping) and isinstance(bands or {}, Mapping)
-    )
-    if not sound or (several is not None and (is_map or bands is not None)):
+def _require_one_way(role: str, lines: Mapping[str, Any], where: str) -> None:
+    one, several, bands = (lines.get(name) for name in ("variable", "variables", "bands"))
+    named = (several, bands) if is_map(role) else ()
+    sound = (one is None) != (several is None) and (several is None or bands is None)
+    sound = sound and all(isinstance(part or {}, Mapping) for part in (several, bands))
+    if not sound or any(part is not None for part in named):
         raise ConfigError(
             "the variables of a role need one way to their bands",
-            got=dict(entry),
-            expected="variable: NAME" + ("" if is_map else ", with bands, or variables: {NAME: BAND, ...}"),
-            where=f"cube: {role}",
+            got=dict(lines),
+            expected="variable: NAME" + ("" if is_map(role) else ", with bands, or variables: {NAME: BAND, ...}"),
+            where=where,
         )
-    if "unit" in entry and (role != "s1" or entry["unit"] not in ("dB", "power")):
-        raise ConfigError(
-            "only s1 has a unit to choose", got=entry["unit"], expected="dB or power", where=f"cube: {role}"
-        )
+    if "unit" in lines and (role != "s1" or lines["unit"] not in ("dB", "power")):
+        raise ConfigError("only s1 has a unit to choose", got=lines["unit"], expected="dB or power", where=where)
 
 
 def cube_images(
-    section: Mapping[str, Any], root: Path, patterns: Mapping[str, str], *, roles: Sequence[str], **options: Any
+    section: Mapping[str, Any], root: Path, patterns: Mapping[str, str], *, roles: Mapping[str, Entry], **options: Any
 ) -> OwnImages:
-    """The scene of a cube. roles: those of the section that are read; patterns, options: as `OwnImages` takes them.
+    """The scene of a cube. roles: as `cube_entries` gives them; patterns, options: as `OwnImages` takes them.
 
     Raises ConfigError, MissingDataError, BandError, GridError, RangeError and DamagedFileError at once.
     """
@@ -122,17 +108,17 @@ def cube_images(
     openers: dict[Path, Callable[[], VirtualRaster]] = {}
     arrays: dict[Path, list[ZarrArray]] = {}
     path = root / str(section["path"])
-    for role in roles:
-        entry = section[role]
-        store = ZarrFolder(root / str(entry["path"]) if entry.get("path") else path)
-        names = {str(k): str(v) for k, v in (entry.get("variables") or {entry.get("variable"): ""}).items()}
+    for role, entry in roles.items():
+        lines = entry.lines
+        store = ZarrFolder(root / str(lines["path"]) if lines.get("path") else path)
+        names = {str(k): str(v) for k, v in (lines.get("variables") or {lines.get("variable"): ""}).items()}
         found = [_variable(store, name, role) for name in names]
         _require_alike(found, store.path)
         entries[role] = {}
         for season, time in enumerate(found[0].times):
             key = store.path / role / (time or "0")
             entries[role][path.stem, time] = key
-            openers[key] = partial(_opened, role, entry, found, tuple(names.values()), season, str(key))
+            openers[key] = partial(_opened, role, lines, found, tuple(names.values()), season, str(key))
             arrays[key] = [variable.array for variable in found] if season == 0 else []  # its files hold all times
 
     def files_of(key: Path) -> Iterator[Path]:
@@ -157,7 +143,7 @@ def _variable(store: ZarrFolder, name: str, role: str) -> _Variable:
     times: tuple[str | None, ...] = (None,)
     if "time" in coordinates:
         times = _times(store, coordinates["time"], array)
-    if role in _MAPS and "band" in coordinates:
+    if is_map(role) and "band" in coordinates:
         raise BandError(
             "a map of classes must have one band", got=array.dimensions, expected="y, x", where=array.folder
         )
@@ -259,13 +245,13 @@ def _require_alike(found: Sequence[_Variable], where: Path) -> None:
 
 
 def _opened(
-    role: str, entry: Mapping[str, Any], found: Sequence[_Variable], bands: Sequence[str], season: int, name: str
+    role: str, lines: Mapping[str, Any], found: Sequence[_Variable], bands: Sequence[str], season: int, name: str
 ) -> VirtualRaster:
     """One time of a role as a raster."""
     first = found[0]
-    renamed = {str(key): str(value) for key, value in (entry.get("bands") or {}).items()}
+    renamed = {str(key): str(value) for key, value in (lines.get("bands") or {}).items()}
     names = bands if len(found) > 1 or bands[0] else tuple(renamed.get(text, text) for text in first.names)
-    power = entry.get("unit") == "power"
+    power = lines.get("unit") == "power"
     nodata = float("nan") if power else first.array.nodata
     if role == "probabilities" and nodata == 0:
         nodata = None  # 0 in one class is a probability; 0 in all says that there are none
@@ -279,7 +265,7 @@ def _opened(
         return power_to_db(np.where(values_BHW == none, np.nan, values_BHW.astype(np.float64)), name)
 
     tags = {} if first.times[season] is None else {"DATE": str(first.times[season])}
-    if role not in _MAPS:
+    if not is_map(role):
         tags |= _scaling(role, found)
     if role == "s2" and "level" in first.array.attributes:
         tags["LEVEL"] = str(first.array.attributes["level"])

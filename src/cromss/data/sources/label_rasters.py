@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from cromss.data.soft_labels import as_probabilities, class_order, fill_up, levels_of, likeliest, settle
 from cromss.data.sources.source import Tally
+from cromss.data.store_layout import is_label_layer
 from cromss.errors import LabelError
 from cromss.geo.align import Alignment
 from cromss.geo.legend import IGNORE, Legend
@@ -30,7 +31,7 @@ Labels = dict[str, NDArray[np.uint8]]
 
 def label_roles(files: Mapping[str, object]) -> list[str]:
     """The roles that hold labels to learn from."""
-    return [role for role in files if role in ("labels", "probabilities") or role.startswith("labels.")]
+    return [role for role in files if role == "probabilities" or is_label_layer(role)]
 
 
 def labelled(maps: Labels) -> NDArray[np.bool_]:

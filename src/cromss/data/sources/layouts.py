@@ -12,7 +12,7 @@ import functools
 from collections.abc import Callable, Collection, Container, Mapping
 from typing import Any
 
-from cromss.data.sources.cube import cube_images, cube_roles
+from cromss.data.sources.cube import cube_entries, cube_images
 from cromss.data.sources.label_patterns import cloud_values_of, label_patterns
 from cromss.data.sources.noldo_labels import NolLabels
 from cromss.data.sources.noldo_tiles import NoldoTiles
@@ -77,7 +77,7 @@ def _stac(opening: Opening) -> Source:
 
 def _cube(opening: Opening) -> Source:
     section = opening.config.cube
-    listed = cube_roles(section, opening.config.sensors)
+    listed = cube_entries(section, opening.config.sensors)
     return cube_images(section, opening.root, _patterns(opening, listed), roles=listed, **_own(opening, listed))
 
 

@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from cromss.config import PrepareConfig
 from cromss.data.blocks import SplitBlocks
@@ -46,10 +47,14 @@ class Opening:
         return Path(self.config.root)
 
     @property
+    def section(self) -> Mapping[str, Any]:
+        """What the settings say of a layout that lists its images; empty for layouts of files."""
+        return {"stac": self.config.stac, "cube": self.config.cube}.get(self.config.layout) or {}
+
+    @property
     def soft(self) -> bool:
         """Whether the set has class probabilities: by their pattern, or by the section of the layout."""
-        section = {"stac": self.config.stac, "cube": self.config.cube}.get(self.config.layout) or {}
-        return self.config.probabilities is not None or section.get("probabilities") is not None
+        return self.config.probabilities is not None or self.section.get("probabilities") is not None
 
     @property
     def blocks(self) -> SplitBlocks | None:

@@ -17,6 +17,7 @@ from cromss.data.record import PlaceRecord
 from cromss.data.sources.file_patterns import Found, find_files, join_by_id
 from cromss.data.sources.raster_scenes import SceneReader
 from cromss.data.sources.source import Orphan, Scene, Tally
+from cromss.data.store_layout import is_label_layer
 from cromss.errors import ConfigError
 from cromss.geo.images import ImageFacts, describe_image
 from cromss.geo.raster import Grid, open_raster
@@ -73,7 +74,7 @@ class OwnImages:
         kept = {sensor: tuple(bands[sensor]) for sensor in self.sensors}
         self._reader = SceneReader(bands=kept, describe=describe, open_file=self._open, **reader)
         found = {**entries, **{role: find_files(role, pattern) for role, pattern in patterns.items()}}
-        maps = tuple(role for role in found if role == "labels" or role.startswith("labels."))
+        maps = tuple(role for role in found if is_label_layer(role))
         ordered = dict.fromkeys((*self.sensors, "labels", *maps, *_LAYERS))
         constant = tuple(name for name in self.sensors if name not in SENSORS)
         several = maps if len(maps) > 1 else ()
@@ -119,7 +120,7 @@ class OwnImages:
 def _require_roles(patterns: Mapping[str, str], entries: Mapping[str, Found], sensors: Mapping[str, Sensor]) -> None:
     """Raise ConfigError without images, for a role that there is not, and for one that comes from both."""
     roles = {*patterns, *entries}
-    maps = {role for role in roles if role.startswith("labels.")}
+    maps = {role for role in roles if is_label_layer(role)}
     if not roles & set(sensors) or not roles <= {*sensors, *_LAYERS, *maps}:
         names = " or ".join(sensors)
         expected = f"{names}, and of {', '.join(_LAYERS)}"

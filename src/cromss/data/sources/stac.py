@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from cromss.data.sources.own_images import OwnImages
+from cromss.data.sources.role_sections import is_map
 from cromss.data.sources.stac_items import FoundItems, StacItem
 from cromss.errors import DamagedFileError, DataError, RangeError
 from cromss.geo.align import Alignment, Method, align
@@ -51,7 +52,7 @@ def stac_images(found: FoundItems, patterns: Mapping[str, str], *, resampling: M
 
     def open_item(path: Path) -> Any:
         role, item = items[path]
-        if role in ("labels", "truth", "clouds"):
+        if is_map(role):
             return _open_address(next(iter(item.addresses.values())), item.origin)
         with ExitStack() as stack:
             raster = _stacked(role, item, stack, resampling)

@@ -24,14 +24,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cromss.data.sources.role_sections import Entry, is_map, role_entries
 from cromss.data.stac_catalogue import Box, day
 from cromss.errors import ConfigError
-from cromss.geo.bands import SENSORS, nearest
 
-__all__ = ["ItemRule", "StacPlan", "check_keys", "plan_stac"]
+__all__ = ["ItemRule", "StacPlan", "plan_stac"]
 
 _KEYS = ("catalog", "bbox", "start", "end", "place", "season")
-_MAPS = ("labels", "truth", "clouds")
+_LINES = ("collection", "asset", "assets", "unit", "season")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,18 +61,9 @@ class StacPlan:
 
 def plan_stac(section: Any, sensors: Iterable[str] = ()) -> StacPlan:
     """Read the section. sensors: those that the settings define, beside s1 and s2. Raises ConfigError."""
-    where = "stac"
-    images = (*SENSORS, *sensors)
-    roles = (*images, *_MAPS, "probabilities")
-    check_keys(section, (*_KEYS, *roles), where)
-    rules = {role: _rule(role, section[role], section.get("season")) for role in roles if section.get(role) is not None}
-    if not section.get("catalog") or not set(images) & set(rules):
-        raise ConfigError(
-            "the section stac needs a catalogue and images",
-            got=sorted(section),
-            expected=f"catalog, and {' or '.join(images)}",
-            do="for example stac: {catalog: catalog.json, s2: {collection: s2, asset: image}}",
-        )
+    example = "{catalog: catalog.json, s2: {collection: s2, asset: image}}"
+    entries = role_entries(section, sensors, title="stac", own=_KEYS, lines=_LINES, example=example)
+    rules = {role: _rule(role, entry, section.get("season")) for role, entry in entries.items()}
     days = {name: None if section.get(name) is None else str(section[name]) for name in ("start", "end")}
     for text in days.values():
         if text is not None:
@@ -81,33 +72,23 @@ def plan_stac(section: Any, sensors: Iterable[str] = ()) -> StacPlan:
     return StacPlan(catalog=str(section["catalog"]), rules=rules, bbox=_box(section.get("bbox")), place=place, **days)
 
 
-def check_keys(section: Any, known: tuple[str, ...], where: str) -> None:
-    """Raise ConfigError for what is no mapping, and for a key that is not known."""
-    if not isinstance(section, Mapping):
-        raise ConfigError("a section has `setting: value` lines", got=section, expected=", ".join(known), where=where)
-    for key in section:
-        if key not in known:
-            do = f"did you mean {nearest(str(key), known)!r}?"
-            raise ConfigError("a section has no such setting", got=key, expected=", ".join(known), where=where, do=do)
-
-
-def _rule(role: str, entry: Any, season: Any) -> ItemRule:
-    where = f"stac: {role}"
-    check_keys(entry, ("collection", "asset", "assets", "unit", "season"), where)
-    asset, assets = entry.get("asset"), entry.get("assets")
-    season = entry.get("season", season)
-    if (asset is None) == (assets is None) or not isinstance(assets or {}, Mapping) or (assets and role in _MAPS):
+def _rule(role: str, entry: Entry, season: Any) -> ItemRule:
+    lines = entry.lines
+    asset: Any = lines.get("asset")
+    assets: Any = lines.get("assets")
+    season = lines.get("season", season)
+    if (asset is None) == (assets is None) or not isinstance(assets or {}, Mapping) or (assets and is_map(role)):
         raise ConfigError(
             "the items of a role need one way to their bands",
-            got=dict(entry),
-            expected="asset: NAME" + ("" if role in _MAPS else ", or assets: {NAME: BAND, ...}"),
-            where=where,
+            got=dict(lines),
+            expected="asset: NAME" + ("" if is_map(role) else ", or assets: {NAME: BAND, ...}"),
+            where=entry.where,
         )
-    unit = entry.get("unit", "dB")
-    if "unit" in entry and (role != "s1" or unit not in ("dB", "power")):
-        raise ConfigError("only s1 has a unit to choose", got=unit, expected="dB or power", where=where)
+    unit = lines.get("unit", "dB")
+    if "unit" in lines and (role != "s1" or unit not in ("dB", "power")):
+        raise ConfigError("only s1 has a unit to choose", got=unit, expected="dB or power", where=entry.where)
     return ItemRule(
-        collection=None if entry.get("collection") is None else str(entry["collection"]),
+        collection=None if lines.get("collection") is None else str(lines["collection"]),
         assets={str(asset): ""} if asset is not None else {str(name): str(band) for name, band in assets.items()},
         season=None if season is None else str(season),
         power=unit == "power",
