@@ -53,6 +53,15 @@ def refused(root, section, **changes):
         ({"place": "grid:code"}, "lacks the property"),
         ({"s1": {"collection": "s2", "asset": "image"}}, "Sentinel-1"),
         ({"labels": {"collection": "s2", "asset": "image"}}, "must have one band"),
+        ({"annotator": {"dw": {"collection": "s2"}}}, "did you mean 'annotators'"),
+        ({"annotators": "dw/{id}.tif"}, "by the setting annotators"),
+        ({"annotators": {"dw": "dw/{id}.tif"}}, "outside of the section"),
+        ({"annotators": {"dw": None}}, "in: stac: annotators: dw"),
+        ({"annotators": {"collection": "dw", "asset": "map"}}, "in: stac: annotators: collection"),
+        ({"annotators": {"dw": {"collection": "s2", "variable": "map"}}}, "in: stac: annotators: dw"),
+        ({"annotators": {"dw": {"collection": "s2", "assets": {"image": "map"}}}}, "expected: asset: NAME"),
+        ({"annotators": {"dw": {"collection": "s2", "asset": "image"}}}, "must have one band"),
+        ({"annotators": {"dw": {"collection": "dw", "asset": "image"}}}, "no items of collection dw"),
     ],
 )
 def test_a_section_that_leads_nowhere_is_refused(root, section, words):

@@ -161,12 +161,13 @@ class PrepareConfig:
             file of such lines, `{s2: names.yaml}`.
         stac: layout stac: items of a catalogue or API, e.g. `{catalog: catalog.json, s2: {collection: s2, assets:
             {blue: B2, red: B4}}, bbox: [11, 47, 12, 48], start: 2021-05-01, place: "grid:code", season: month}`; roles
-            are sensors, labels, truth, probabilities and clouds (docs/stac-and-cubes.md).
+            are sensors, labels, truth, probabilities, clouds, and annotators by name (docs/stac-and-cubes.md).
         cube: layout cube: variables of one Zarr store as xarray writes it, e.g. `{path: cube.zarr, s2: {variable: s2,
             bands: {B02: B2}}, labels: {variable: map}}`; roles as above; cut it by `tile`.
         labels: pattern of the label maps; null for none.
         annotators: patterns of the label maps of several annotators, kept apart, in place of labels, e.g.
-            `{dw: "dw/{id}.tif", osm: "osm/{id}.tif"}`; scores are taken against the first (docs/labels.md).
+            `{dw: "dw/{id}.tif", osm: "osm/{id}.tif"}`, after those of the section stac or cube; scores are taken
+            against the first (docs/labels.md).
         probabilities: pattern of soft labels, rasters with a band a class, 0..1 or percent; where labels is null, or
             left as it is and no such folder is there, the likeliest class is the label.
         truth: pattern of exact label maps of the same scenes, where known (for scoring only).

@@ -48,7 +48,7 @@ class Preparation:
             definitions=self.opening.definitions,
             edition=config.edition,
             shard_places=config.shard_places,
-            annotators=tuple(config.annotators),
+            annotators=self.opening.annotators,
             soft=self.opening.soft,
         )
 

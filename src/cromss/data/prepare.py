@@ -129,7 +129,7 @@ def _figures(preparation: Preparation, used: Sequence[Survey], statistics: SetSt
     return {
         **summarize(used, opening.legend),
         **statistics.summary(),
-        **summarize_annotators((one.annotators for one in used), opening.legend, list(opening.config.annotators)),
+        **summarize_annotators((one.annotators for one in used), opening.legend, opening.annotators),
         "clouds": summarize_clouds((one.clouds for one in used), opening.config.mask_clouds),
         "split_blocks": drawn_blocks(opening.blocks, used),
     }

@@ -6,6 +6,7 @@
       s1: {variables: {vv: VV, vh: VH}}                  or one variable a band, (time, y, x)
       dem: {variables: {height: elevation}}              another sensor, of the section sensors
       labels: {variable: map, path: labels.zarr}         (time, y, x) or (y, x); path: another cube
+      annotators: {dw: {variable: dw}}                   several, in the place of labels; further ones by their setting
       probabilities: {variable: soft}                    (time, class, y, x), or one variable a class
       clouds: {variable: SCL}                            what its values mean: cloud_values; truth as labels
 

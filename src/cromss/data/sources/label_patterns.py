@@ -3,36 +3,35 @@
 In: the settings of prepare. Out: a pattern for each role that holds labels, and the meaning of a mask of clouds.
 
     annotators:                  roles "labels" (the first) and "labels.<name>"
-      dw: "dw/{id}.tif"
+      dw: "dw/{id}.tif"          after those that the section of a layout lists
       osm: "osm/{id}.tif"
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Container
 from pathlib import Path
 
 from cromss.config import PrepareConfig
 from cromss.data.clouds import CloudValues, parse_cloud_values
-from cromss.data.sources.opening import default_of
+from cromss.data.sources.opening import Opening, default_of
+from cromss.data.sources.role_sections import annotators_of, check_annotators
 from cromss.data.store_layout import label_layers
 from cromss.errors import ConfigError
 
 __all__ = ["cloud_values_of", "label_patterns"]
 
 
-def label_patterns(config: PrepareConfig, listed: Container[str] = ()) -> dict[str, str | None]:
+def label_patterns(opening: Opening) -> dict[str, str | None]:
     """Role -> pattern, from root, of all labels but the truth. Raises ConfigError for settings that exclude each other.
 
-    listed: roles that the section of a layout has. With probabilities, a pattern of labels that was left as it is
-    counts only where its folder is there.
+    With probabilities, a pattern of labels that was left as it is counts only where its folder is there.
     """
+    config = opening.config
     left = config.labels == default_of("labels")
-    if config.annotators:
-        return _of_annotators(config, left, listed)
-    soft = config.probabilities is not None or "probabilities" in listed
-    if not soft or config.labels is None or not left:
+    if opening.annotators:
+        return _of_annotators(opening, left)
+    if not opening.soft or config.labels is None or not left:
         return {"labels": config.labels, "probabilities": config.probabilities}
     there = (Path(config.root) / config.labels.partition("/")[0]).is_dir()
     return {"labels": config.labels if there else None, "probabilities": config.probabilities}
@@ -60,9 +59,9 @@ def cloud_values_of(config: PrepareConfig, listed: Container[str] = ()) -> Cloud
     return None if config.cloud_values is None else parse_cloud_values(config.cloud_values)
 
 
-def _of_annotators(config: PrepareConfig, left: bool, listed: Container[str]) -> dict[str, str | None]:
-    names = list(config.annotators)
-    others = [role for role in ("labels", "probabilities") if role in listed]
+def _of_annotators(opening: Opening, left: bool) -> dict[str, str | None]:
+    config, names = opening.config, opening.annotators
+    others = [role for role in ("labels", "probabilities") if opening.section.get(role) is not None]
     if (config.labels is not None and not left) or config.probabilities is not None or others:
         raise ConfigError(
             "several annotators stand in the place of labels and probabilities",
@@ -71,7 +70,12 @@ def _of_annotators(config: PrepareConfig, left: bool, listed: Container[str]) ->
             expected="either annotators, or labels and probabilities",
             do="give the label maps as one more annotator, or leave annotators out",
         )
-    strange = [name for name in names if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,30}", name)]
-    if strange:
-        raise ConfigError("an annotator has a name that cannot be used", got=strange, expected="letters, digits, _, -")
-    return dict(zip(label_layers(names), config.annotators.values(), strict=True))
+    check_annotators(config.annotators)
+    if twice := sorted(set(config.annotators) & set(annotators_of(opening.section))):
+        raise ConfigError(
+            "an annotator comes from a pattern or from the section of its layout",
+            got=f"both, for {', '.join(twice)}",
+            do="take one of them away, or give it another name",
+        )
+    roles = zip(names, label_layers(names), strict=True)
+    return {role: config.annotators[name] for name, role in roles if name in config.annotators}

@@ -85,7 +85,7 @@ def _patterns(opening: Opening, listed: Collection[str] = ()) -> dict[str, str]:
     """Role -> pattern of what lies in files; a default steps back where the section of the layout lists the role."""
     config = opening.config
     patterns = {"truth": config.truth, "split": None if opening.by_table else config.split}
-    patterns |= {**opening.patterns, **label_patterns(config, listed), "clouds": config.cloud_mask}
+    patterns |= {**opening.patterns, **label_patterns(opening), "clouds": config.cloud_mask}
     for role in listed:
         if role in (*ROLES, "labels") and patterns.get(role) == default_of(role):
             patterns[role] = None

@@ -14,6 +14,7 @@ from typing import Any
 from cromss.config import PrepareConfig
 from cromss.data.blocks import SplitBlocks
 from cromss.data.sources.own_images import ROLES
+from cromss.data.sources.role_sections import annotators_of
 from cromss.data.sources.stac_items import FoundItems
 from cromss.errors import ConfigError
 from cromss.geo.legend import Legend
@@ -50,6 +51,11 @@ class Opening:
     def section(self) -> Mapping[str, Any]:
         """What the settings say of a layout that lists its images; empty for layouts of files."""
         return {"stac": self.config.stac, "cube": self.config.cube}.get(self.config.layout) or {}
+
+    @property
+    def annotators(self) -> tuple[str, ...]:
+        """Those whose label maps are kept apart: of the section of the layout, then of patterns."""
+        return (*annotators_of(self.section), *self.config.annotators)
 
     @property
     def soft(self) -> bool:

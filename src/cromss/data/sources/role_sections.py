@@ -1,19 +1,25 @@
 """What the sections `stac` and `cube` have in common: the roles that they may name, and errors for wrong lines.
 
-In: a section of the settings. Out: role -> what the section says of it. Roles are sensors, maps and probabilities.
+In: a section of the settings. Out: role -> what the section says of it. Roles are sensors, maps and probabilities. The
+maps of several annotators are kept apart:
+
+    annotators:
+      dw: {...}          role "labels", as the first
+      osm: {...}         role "labels.osm"
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cromss.data.store_layout import is_label_layer
+from cromss.data.store_layout import is_label_layer, label_layers
 from cromss.errors import ConfigError
 from cromss.geo.bands import SENSORS, nearest
 
-__all__ = ["Entry", "check_keys", "is_map", "role_entries"]
+__all__ = ["Entry", "annotators_of", "check_annotators", "check_keys", "is_map", "role_entries"]
 
 _MAPS = ("labels", "truth", "clouds")
 
@@ -41,7 +47,7 @@ def role_entries(
     """
     images = (*SENSORS, *sensors)
     roles = (*images, *_MAPS, "probabilities")
-    check_keys(section, (*own, *roles), title)
+    check_keys(section, (*own, *roles, "annotators"), title)
     entries = {
         role: Entry(lines=section[role], where=f"{title}: {role}") for role in roles if section.get(role) is not None
     }
@@ -52,9 +58,24 @@ def role_entries(
             expected=f"{own[0]}, and {' or '.join(images)}",
             do=f"for example {title}: {example}",
         )
+    entries |= _of_annotators(section, title)
     for entry in entries.values():
         check_keys(entry.lines, lines, entry.where)
     return entries
+
+
+def annotators_of(section: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of the annotators that a section lists, in its order."""
+    return tuple(map(str, section.get("annotators") or ()))
+
+
+def check_annotators(names: Iterable[str], where: str | None = None) -> None:
+    """Raise ConfigError for a name that cannot be that of an array of a store."""
+    strange = [name for name in names if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]{0,30}", name)]
+    if strange:
+        raise ConfigError(
+            "an annotator has a name that cannot be used", got=strange, expected="letters, digits, _, -", where=where
+        )
 
 
 def check_keys(section: Any, known: tuple[str, ...], where: str) -> None:
@@ -65,7 +86,7 @@ def check_keys(section: Any, known: tuple[str, ...], where: str) -> None:
             got="null" if section is None else section,
             expected=", ".join(known),
             where=where,
-            do="give patterns of files outside of the section, by the setting of that name"
+            do="give patterns of files outside of the section, by settings such as labels and annotators"
             if isinstance(section, str)
             else None,
         )
@@ -73,3 +94,32 @@ def check_keys(section: Any, known: tuple[str, ...], where: str) -> None:
         if key not in known:
             do = f"did you mean {nearest(str(key), known)!r}?"
             raise ConfigError("a section has no such setting", got=key, expected=", ".join(known), where=where, do=do)
+
+
+def _of_annotators(section: Mapping[str, Any], title: str) -> dict[str, Entry]:
+    """Role -> entry of each annotator's maps."""
+    listed, where = section.get("annotators"), f"{title}: annotators"
+    if not listed:
+        return {}
+    if not isinstance(listed, Mapping):
+        raise ConfigError(
+            "each annotator has a name",
+            got=listed,
+            expected="NAME: {...} for each, with the lines that labels would have",
+            where=where,
+            do="give patterns of files outside of the section, by the setting annotators",
+        )
+    names = annotators_of(section)
+    check_annotators(names, where)
+    if section.get("labels") is not None:
+        raise ConfigError(
+            "several annotators stand in the place of labels",
+            got=f"labels, and annotators {', '.join(names)}",
+            expected="one of them",
+            where=title,
+            do="give the labels a name among the annotators",
+        )
+    return {
+        role: Entry(lines=lines, where=f"{where}: {name}")
+        for role, name, lines in zip(label_layers(names), names, listed.values(), strict=True)
+    }

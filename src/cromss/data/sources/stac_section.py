@@ -6,6 +6,7 @@
       s1: {collection: s1, asset: image}                 or all bands in one asset, named in its file
       dem: {collection: dem, asset: data, season: null}  of the section sensors; one image for all seasons
       labels: {collection: landcover, asset: map}        or by the setting labels, whose {id} is the place
+      annotators: {dw: {collection: dw, asset: map}}     several, in the place of labels; further ones by their setting
       probabilities: {collection: soft, assets: {p_water: water, ...}}     one asset a class, or all in one
       clouds: {collection: sentinel-2-l2a, asset: scl}   what its values mean: cloud_values; truth as labels
       bbox: [11.0, 47.5, 12.0, 48.5]                     west, south, east, north in degrees
