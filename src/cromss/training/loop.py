@@ -20,7 +20,7 @@ from cromss.training.optimization import Schedule
 from cromss.training.runlog import RunLog
 from cromss.training.stop import StopSignal
 
-__all__ = ["Batch", "Plan", "Progress", "Stopped", "fit", "to_device", "use_channels_last"]
+__all__ = ["Batch", "Hooks", "Learner", "Plan", "Progress", "Stopped", "fit", "to_device", "use_channels_last"]
 
 Batch = dict[str, Any]
 
@@ -74,87 +74,117 @@ def to_device(batch: Batch, device: torch.device, channels_last: bool = False) -
     return moved
 
 
+@dataclass(frozen=True, kw_only=True)
+class Learner:
+    """What learns, set up by `fabric`: a network, its optimizer, and how its learning rate goes."""
+
+    fabric: Fabric
+    network: nn.Module
+    optimizer: Any
+    schedule: Schedule
+    channels_last: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hooks:
+    """What a training brings to the loop.
+
+    losses(batch, epoch): "loss" and its named parts, of which the scalars are logged, as is what observe(batch, parts)
+    makes of them. validate(): "loss" and scores. draw(step): pictures. save(progress): a checkpoint.
+    """
+
+    losses: Callable[[Batch, int], Mapping[str, Tensor]]
+    save: Callable[[Progress], None]
+    observe: Callable[[Batch, Mapping[str, Tensor]], Mapping[str, float]] | None = None
+    validate: Callable[[], Mapping[str, float]] | None = None
+    draw: Callable[[int], None] | None = None
+
+
 def fit(
-    *,
-    fabric: Fabric,
-    network: nn.Module,
-    optimizer: Any,
-    schedule: Schedule,
+    learner: Learner,
+    hooks: Hooks,
     batches: Iterable[Batch],
-    losses: Callable[[Batch, int], Mapping[str, Tensor]],
-    observe: Callable[[Batch, Mapping[str, Tensor]], Mapping[str, float]] | None = None,
+    *,
     plan: Plan,
     progress: Progress,
-    validate: Callable[[], Mapping[str, float]] | None,
-    draw: Callable[[int], None] | None,
-    save: Callable[[Progress], None],
     log: RunLog,
     stop: StopSignal,
-    channels_last: bool = False,
 ) -> Progress:
     """Train from `progress` to the end of `plan`; return where the run stands (short of the end after a stop signal).
 
-    `batches` yields those of steps progress.step, progress.step + 1, ... ; `losses(batch, epoch)` gives "loss" and its
-    named parts, of which the scalars are logged, as is what `observe` makes of them; `validate()` gives "loss" and
-    scores. Raises NonFiniteError before a bad batch touches anything.
+    `batches` yields those of steps progress.step, progress.step + 1, ... Raises NonFiniteError before a bad batch
+    touches anything.
     """
-    guard = StepGuard(fabric, network, optimizer)
-    step = progress.step
+    loop, step = _Loop(learner, hooks, plan, log), progress.step
+    if progress.validation_pending and not loop.validated(step):
+        return progress
+    if _agreed(learner.fabric, stop):
+        hooks.save(Progress(step=step))
+        return Progress(step=step)
+    learner.network.train()
+    for batch in loop.clock.waiting(batches):
+        loop.train(batch, step)
+        step += 1
+        stopping = _agreed(learner.fabric, stop)
+        pending = plan.due(plan.validate_every, step) and (stopping or not loop.validated(step))
+        if hooks.draw is not None and plan.due(plan.draw_every, step) and not stopping:
+            hooks.draw(step)
+        stopping = stopping or pending
+        if stopping or plan.due(plan.save_every, step):
+            loop.guard.finish()
+            hooks.save(Progress(step=step, validation_pending=pending))
+        if stopping:
+            log.row("event", step, (step - 1) // plan.steps_per_epoch, {"event": "stopped by signal"})
+            return Progress(step=step, validation_pending=pending)
+    loop.guard.finish()
+    return Progress(step=step)
 
-    def validated(at: int) -> bool:
-        if validate is None:
+
+class _Loop:
+    """One step, and one validation, of a training."""
+
+    def __init__(self, learner: Learner, hooks: Hooks, plan: Plan, log: RunLog) -> None:
+        self._learner, self._hooks, self._plan, self._log = learner, hooks, plan, log
+        self.guard = StepGuard(learner.fabric, learner.network, learner.optimizer)
+        self.clock = _Clock()
+
+    def train(self, batch: Batch, step: int) -> None:
+        """Take the step after `step` of them, and log it where that is due."""
+        learner, plan, epoch = self._learner, self._plan, step // self._plan.steps_per_epoch
+        check_batch(batch, step)
+        batch = to_device(batch, learner.fabric.device, learner.channels_last)
+        learner.optimizer.zero_grad(set_to_none=True)
+        parts = self._hooks.losses(batch, epoch)
+        learner.fabric.backward(parts["loss"])
+        self.guard.step(parts["loss"], step, batch["id"])
+        self.clock.count(len(batch["id"]) * learner.fabric.world_size)
+        learner.schedule.after_step()
+        if (step + 1) % plan.steps_per_epoch == 0:
+            learner.schedule.after_epoch()
+        if plan.due(plan.log_every, step + 1):
+            scalars = _scalars(learner.fabric, parts)
+            seen = self._hooks.observe(batch, parts) if self._hooks.observe is not None else {}
+            rates = {"lr": learner.schedule.lr, **self.clock.rates()}
+            self._log.row("train", step + 1, epoch, {**scalars, **seen, **rates})
+            self._log.progress(step + 1, epoch, f"loss {scalars['loss']:.4f}")
+
+    def validated(self, step: int) -> bool:
+        """Validate and log it, if there is anything to validate on; False where a stop signal came in between."""
+        if self._hooks.validate is None:
             return True
-        network.eval()
+        self._learner.network.eval()
         try:
-            scores = validate()
+            scores = self._hooks.validate()
         except Stopped:
             return False
         finally:
-            network.train()
-        schedule.after_validation(scores["loss"])
-        log.row("validation", at, at // plan.steps_per_epoch, scores)
+            self._learner.network.train()
+        self._learner.schedule.after_validation(scores["loss"])
+        epoch = step // self._plan.steps_per_epoch
+        self._log.row("validation", step, epoch, scores)
         shown = "  ".join(f"{name} {value:.4g}" for name, value in scores.items() if _is_shown(name))
-        log.progress(at, at // plan.steps_per_epoch, f"validation: {shown}", always=True)
+        self._log.progress(step, epoch, f"validation: {shown}", always=True)
         return True
-
-    if progress.validation_pending and not validated(step):
-        return progress
-    if _agreed(fabric, stop):
-        save(Progress(step=step))
-        return Progress(step=step)
-    network.train()
-    clock = _Clock()
-    for batch in clock.waiting(batches):
-        epoch = step // plan.steps_per_epoch
-        check_batch(batch, step)
-        batch = to_device(batch, fabric.device, channels_last)
-        optimizer.zero_grad(set_to_none=True)
-        parts = losses(batch, epoch)
-        fabric.backward(parts["loss"])
-        guard.step(parts["loss"], step, batch["id"])
-        step += 1
-        clock.count(len(batch["id"]) * fabric.world_size)
-        schedule.after_step()
-        if step % plan.steps_per_epoch == 0:
-            schedule.after_epoch()
-        if plan.due(plan.log_every, step):
-            scalars = _scalars(fabric, parts)
-            seen = observe(batch, parts) if observe is not None else {}
-            log.row("train", step, epoch, {**scalars, **seen, "lr": schedule.lr, **clock.rates()})
-            log.progress(step, epoch, f"loss {scalars['loss']:.4f}")
-        stopping = _agreed(fabric, stop)
-        pending = plan.due(plan.validate_every, step) and (stopping or not validated(step))
-        if draw is not None and plan.due(plan.draw_every, step) and not stopping:
-            draw(step)
-        stopping = stopping or pending
-        if stopping or plan.due(plan.save_every, step):
-            guard.finish()
-            save(Progress(step=step, validation_pending=pending))
-        if stopping:
-            log.row("event", step, epoch, {"event": "stopped by signal"})
-            return Progress(step=step, validation_pending=pending)
-    guard.finish()
-    return Progress(step=step)
 
 
 def _is_shown(name: str) -> bool:

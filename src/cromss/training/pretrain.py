@@ -28,9 +28,9 @@ from cromss.method import multi_branch_loss, smooth_labels
 from cromss.models.networks import SegmentationNetwork, build_network, forward_any_size
 from cromss.training.checkpoint import save_checkpoint
 from cromss.training.devices import launch
-from cromss.training.loop import Batch, Progress, fit, to_device, use_channels_last
+from cromss.training.loop import Batch, Hooks, Learner, Progress, fit, to_device, use_channels_last
 from cromss.training.metrics import IGNORE
-from cromss.training.optimization import build_optimizer, build_schedule
+from cromss.training.optimization import Schedule, build_optimizer, build_schedule
 from cromss.training.pretrain_setup import Setup
 from cromss.training.resume import Resumed, find_resume, restore, save_step
 from cromss.training.runlog import RunLog
@@ -143,15 +143,7 @@ class _Run:
         bare = build_network(self.setup.spec)
         bare.to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
         optimizer = build_optimizer(config.optimizer, bare.parameters(), lr=config.lr, weight_decay=config.weight_decay)
-        schedule = build_schedule(
-            config.schedule,
-            optimizer,
-            total_steps=self.plan.total_steps,
-            final_lr=config.cosine_final_lr,
-            gamma=config.exponential_gamma,
-            factor=config.plateau_factor,
-            patience=config.plateau_patience,
-        )
+        schedule = self._schedule(optimizer)
         progress = Progress()
         if self.resume is not None:
             progress = restore(self.resume, bare, optimizer, schedule)
@@ -169,31 +161,38 @@ class _Run:
                 save_step(self.out, bare, optimizer, schedule, at, self._card(at), config.keep_checkpoints)
             fabric.barrier()
 
+        learner = Learner(
+            fabric=fabric, network=network, optimizer=wrapped, schedule=schedule, channels_last=channels_last
+        )
+        hooks = Hooks(
+            losses=lambda batch, epoch: self._losses(network, batch, epoch),
+            save=save,
+            observe=self._observe,
+            validate=(lambda: self._validate(bare, stop)) if len(self.setup.validation_places) else None,
+            draw=(lambda step: self._draw(bare, draw, step)) if draw else None,
+        )
         with RunLog(
             self.out, start_step=progress.step, total_steps=self.plan.total_steps, enabled=fabric.is_global_zero
         ) as log:
-            progress = fit(
-                fabric=fabric,
-                network=network,
-                optimizer=wrapped,
-                schedule=schedule,
-                batches=self.setup.training_batches(progress.step),
-                losses=lambda batch, epoch: self._losses(network, batch, epoch),
-                observe=self._observe,
-                plan=self.plan,
-                progress=progress,
-                validate=(lambda: self._validate(bare, stop)) if len(self.setup.validation_places) else None,
-                draw=(lambda step: self._draw(bare, draw, step)) if draw else None,
-                save=save,
-                log=log,
-                stop=stop,
-                channels_last=channels_last,
-            )
+            batches = self.setup.training_batches(progress.step)
+            progress = fit(learner, hooks, batches, plan=self.plan, progress=progress, log=log, stop=stop)
         if progress.step < self.plan.total_steps or progress.validation_pending:
             stop.leave()
         if self.latest is None and len(self.setup.validation_places):  # killed between its last save and its result
             self._validate(bare, None)
         return self._finish(bare, progress)
+
+    def _schedule(self, optimizer: torch.optim.Optimizer) -> Schedule:
+        config = self.config
+        return build_schedule(
+            config.schedule,
+            optimizer,
+            total_steps=self.plan.total_steps,
+            final_lr=config.cosine_final_lr,
+            gamma=config.exponential_gamma,
+            factor=config.plateau_factor,
+            patience=config.plateau_patience,
+        )
 
     def _say_start(self, progress: Progress) -> None:
         where = f", continuing at step {progress.step}" if progress.step else ""

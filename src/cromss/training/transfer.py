@@ -39,7 +39,7 @@ from cromss.models.networks import NetworkSpec, SegmentationNetwork, build_netwo
 from cromss.training.checkpoint import save_checkpoint
 from cromss.training.devices import launch
 from cromss.training.evaluate import evaluation_batches
-from cromss.training.loop import Batch, Plan, Progress, fit, use_channels_last
+from cromss.training.loop import Batch, Hooks, Learner, Plan, Progress, fit, use_channels_last
 from cromss.training.metrics import Scores
 from cromss.training.optimization import build_optimizer, build_schedule
 from cromss.training.runlog import RunLog
@@ -228,23 +228,15 @@ class _Run:
             sys.stderr.write(f"transfer draw {self.draw} seed {self.seed}: {len(self.train_places)} tiles\n")
         fabric.barrier()
         data = self._training_data()
+        learner = Learner(
+            fabric=fabric, network=network, optimizer=wrapped, schedule=schedule, channels_last=channels_last
+        )
+        hooks = Hooks(
+            losses=lambda batch, epoch: self._losses(network, batch, data.labels_of(batch)), save=lambda at: None
+        )
         with RunLog(self.folder, start_step=0, total_steps=plan.total_steps, enabled=fabric.is_global_zero) as log:
-            progress = fit(
-                fabric=fabric,
-                network=network,
-                optimizer=wrapped,
-                schedule=schedule,
-                batches=self._batches(data, plan.total_steps),
-                losses=lambda batch, epoch: self._losses(network, batch, data.labels_of(batch)),
-                plan=plan,
-                progress=Progress(),
-                validate=None,
-                draw=None,
-                save=lambda at: None,
-                log=log,
-                stop=stop,
-                channels_last=channels_last,
-            )
+            batches = self._batches(data, plan.total_steps)
+            progress = fit(learner, hooks, batches, plan=plan, progress=Progress(), log=log, stop=stop)
         if progress.step < plan.total_steps:
             stop.leave()
         return self._finish(bare, self._score(bare))
