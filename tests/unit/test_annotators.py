@@ -235,7 +235,6 @@ def test_an_annotator_on_another_grid_is_refused(root: Path, tmp_path: Path):
     ("changes", "what"),
     [
         ({"labels": "osm/{id}.tif"}, "in the place of labels"),
-        ({"probabilities": "soft/{id}.tif"}, "in the place of labels"),
         ({"annotators": {"d/w": "labels/{id}.tif", "osm": "osm/{id}.tif"}}, "name that cannot be used"),
         ({"layout": "ssl4eo_s12"}, "no use for the setting annotators"),
     ],

@@ -11,6 +11,7 @@ pytest.importorskip("pystac_client", reason="needs the extra `stac`")
 
 from cromss.data.prepare import prepare
 from cromss.data.store import Store
+from cromss.data.store_layout import soft_layer
 from cromss.errors import BandError, ConfigError
 from cromss.geo.legend import LEGENDS
 from cube_scenes import CubeWriter
@@ -98,6 +99,11 @@ def root(tmp_path_factory):
     return root
 
 
+def soft_labels_of(store, place):
+    """The layers of labels of a place that have probabilities beside them."""
+    return [layer for layer in store.labels_of(place) if soft_layer(layer) in store.soft_layers]
+
+
 def stored(path):
     """All that a store holds of each place, and its fingerprint of sensors."""
     with Store.open(path) as store:
@@ -106,7 +112,7 @@ def stored(path):
                 store.seasons(place),
                 [store.read(place, season) for season in range(store.num_seasons(place))],
                 {layer: store.read_labels(place, layer) for layer in store.labels_of(place)},
-                store.read_labels(place, "probabilities") if store.soft else None,
+                {layer: store.read_labels(place, soft_layer(layer)) for layer in soft_labels_of(store, place)},
                 store.annotators,
                 store.grid(place),
                 store.definitions["dem"],
@@ -166,6 +172,42 @@ def test_annotators_of_a_list_give_the_store_that_patterns_give_in_the_order_of_
     assert report["agreement"][0]["pixels"] > 0
 
 
+SOFT = "soft/{id}/{season}.tif"
+
+
+@pytest.mark.parametrize(
+    ("maps", "soft", "others", "other_soft"),
+    [
+        (("dw", "osm"), ("dw",), (), ()),
+        (("osm",), ("rules",), ("dw",), ()),
+        (("osm",), (), (), ("rules",)),
+        ((), ("rules",), ("dw", "osm"), ()),
+    ],
+)
+@pytest.mark.parametrize(("layout", "section", "listed"), [("cube", CUBE, IN_CUBE), ("stac", STAC, IN_STAC)])
+def test_probabilities_of_annotators_may_come_from_a_list_or_from_files_and_give_one_store(
+    layout, section, listed, maps, soft, others, other_soft, root, tmp_path
+):
+    """maps, soft: who has them in the section; others, other_soft: who has them in files. rules has no maps."""
+    lines = {name: listed[name] for name in maps}
+    if maps and {"rules"} & {*soft, *other_soft}:
+        lines["rules"] = None
+    further = {name: ANNOTATORS[name] for name in others}
+    if not maps:
+        further["rules"] = None
+    given = {**section, "annotators": lines, "probabilities": dict.fromkeys(soft, section["probabilities"]) or None}
+    options = {"layout": layout, layout: given, "sensors": HERE, **COMMON, "annotators": further}
+    report = prepare(settings(root, tmp_path / "a", **options, probabilities=dict.fromkeys(other_soft, SOFT) or None))
+    patterns = {name: ANNOTATORS.get(name) for name in (*lines, *further)}
+    files = {**FILES, "annotators": patterns, "probabilities": dict.fromkeys((*soft, *other_soft), SOFT)}
+    expected = prepare(settings(root, tmp_path / "b", **COMMON, **files))
+    found = stored(tmp_path / "a")
+    assert [len(levels) for _, _, _, levels, *_ in found] == [1] * 4
+    np.testing.assert_equal(found, stored(tmp_path / "b"))
+    for part in ("annotators", "agreement", "changed", "clouds", "splits"):
+        assert report[part] == expected[part]
+
+
 def test_of_annotators_in_a_catalogue_one_must_be_there_and_items_without_images_are_orphans(root, tmp_path):
     write_s2(tmp_path / "s2" / "b.tif", s2_values(np.random.default_rng(1), 32))
     files = {
@@ -208,7 +250,7 @@ def test_maps_of_a_catalogue_may_lie_in_files_and_those_of_annotators_stay_apart
         ({"sensors": {}}, "unknown|no such|dem"),
         ({"cloud_values": None, "mask_clouds": False}, "which values of the mask"),
         ({"probabilities": FILES["probabilities"]}, "from a pattern or from the section"),
-        ({"annotators": {"one": "a/{id}.tif", "two": "b/{id}.tif"}}, "in the place of labels and probabilities"),
+        ({"annotators": {"one": "a/{id}.tif", "two": "b/{id}.tif"}}, "by the name of theirs"),
     ],
 )
 def test_what_is_named_twice_or_half_is_refused(changes, words, root, tmp_path):
@@ -221,9 +263,12 @@ def test_what_is_named_twice_or_half_is_refused(changes, words, root, tmp_path):
     ("changes", "section", "words"),
     [
         ({"annotators": {"osm": "osm/{id}.tif"}}, {}, "both, for osm"),
-        ({"labels": "osm/{id}.tif"}, {}, "in the place of labels and probabilities"),
-        ({"probabilities": FILES["probabilities"]}, {}, "in the place of labels and probabilities"),
-        ({}, {"probabilities": STAC["probabilities"]}, "in the place of labels and probabilities"),
+        ({"labels": "osm/{id}.tif"}, {}, "in the place of labels"),
+        ({"probabilities": FILES["probabilities"]}, {}, "by the name of theirs"),
+        ({}, {"probabilities": STAC["probabilities"]}, "by the name of theirs"),
+        ({"probabilities": {"dw": "a/{id}.tif"}}, {"probabilities": {"dw": STAC["probabilities"]}}, "both, for dw"),
+        ({}, {"probabilities": {"rules": STAC["probabilities"]}}, "got: rules"),
+        ({}, {"annotators": {"dw": None, "osm": IN_STAC["osm"]}}, "neither maps nor probabilities"),
         ({}, {"labels": IN_STAC["dw"]}, "in the place of labels"),
         ({}, {"annotators": {"d/w": IN_STAC["dw"]}}, "name that cannot be used"),
     ],

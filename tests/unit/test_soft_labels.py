@@ -49,7 +49,7 @@ RECORDS = [soft_record(number, height=40, width=48, holes=number == 1) for numbe
 
 @pytest.fixture(scope="module")
 def soft_store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    return Store.open(write_store(tmp_path_factory.mktemp("soft") / "store", RECORDS, soft=True))
+    return Store.open(write_store(tmp_path_factory.mktemp("soft") / "store", RECORDS, soft=("labels",)))
 
 
 def test_levels_add_up_to_255_and_are_less_than_one_level_from_the_probabilities():
@@ -154,7 +154,7 @@ def test_levels_become_shares_that_add_up_to_one():
     ],
 )
 def test_probabilities_that_do_not_fit_are_refused(tmp_path: Path, change, error, what):
-    writer = StoreWriter(tmp_path, legend=LEGEND, sensors=BANDS, soft=True)
+    writer = StoreWriter(tmp_path, legend=LEGEND, sensors=BANDS, soft=("labels",))
     with pytest.raises(error, match=what):
         writer.add(dataclasses.replace(RECORDS[0], **change(RECORDS[0])))
 
@@ -201,7 +201,7 @@ def test_transfer_learns_from_probabilities_where_the_store_has_them_and_from_ha
 def test_pretraining_takes_soft_labels_where_the_store_has_them_and_hard_ones_on_request(tmp_path: Path):
     records = [dataclasses.replace(record, split="train" if n else "validation") for n, record in enumerate(RECORDS)]
     records += [dataclasses.replace(soft_record(7, height=40, width=48), split="train")]
-    soft = write_store(tmp_path / "soft", records, soft=True)
+    soft = write_store(tmp_path / "soft", records, soft=("labels",))
     hard = write_store(tmp_path / "hard", [dataclasses.replace(record, probabilities=None) for record in records])
     results = [
         pretrained(soft, tmp_path / "a"),
@@ -213,7 +213,7 @@ def test_pretraining_takes_soft_labels_where_the_store_has_them_and_hard_ones_on
 
 
 def test_a_flipped_bit_of_probabilities_is_found_by_name(tmp_path: Path):
-    path = write_store(tmp_path / "store", RECORDS[:1], soft=True)
+    path = write_store(tmp_path / "store", RECORDS[:1], soft=("labels",))
     (shard,) = (path / "shards").iterdir()
     content = bytearray(shard.read_bytes())
     content[content.index(RECORDS[0].probabilities[1].tobytes()) + 7000] ^= 1

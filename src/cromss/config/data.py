@@ -214,8 +214,8 @@ class PrepareConfig:
     stac: dict[str, Any] = field(default_factory=dict)
     cube: dict[str, Any] = field(default_factory=dict)
     labels: str | None = "labels/{id}.tif"
-    annotators: dict[str, str] = field(default_factory=dict)
-    probabilities: str | None = None
+    annotators: dict[str, str | None] = field(default_factory=dict)
+    probabilities: dict[str, str] | str | None = None
     truth: str | None = None
     cloud_mask: str | None = None
     cloud_values: str | None = None

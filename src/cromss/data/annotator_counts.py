@@ -29,8 +29,8 @@ class AnnotatorCounts:
     total: int = 0
     places: Counter[str] = field(default_factory=Counter)
     pixels: Counter[tuple[str, int]] = field(default_factory=Counter)
-    both: Counter[tuple[str, str]] = field(default_factory=Counter)
-    same: Counter[tuple[str, str]] = field(default_factory=Counter)
+    both: Counter[frozenset[str]] = field(default_factory=Counter)
+    same: Counter[frozenset[str]] = field(default_factory=Counter)
 
     def add(self, record: PlaceRecord) -> None:
         """Count one place."""
@@ -39,8 +39,8 @@ class AnnotatorCounts:
         for layer, labels_THW in maps.items():
             self.places[layer] += 1
             self.pixels.update({(layer, value): pixels for value, pixels in value_counts(labels_THW).items()})
-        for pair in itertools.combinations(maps, 2):
-            first, second = (maps[layer] for layer in pair)
+        for names in itertools.combinations(maps, 2):
+            pair, (first, second) = frozenset(names), (maps[layer] for layer in names)
             both = (first != IGNORE) & (second != IGNORE)
             self.both[pair] += int(both.sum())
             self.same[pair] += int((both & (first == second)).sum())
@@ -65,14 +65,15 @@ def summarize_annotators(counts: Iterable[AnnotatorCounts], legend: Legend, name
     return {
         "annotators": {name: _describe(total, layer, legend) for layer, name in layers.items()},
         "agreement": [
-            {
-                "annotators": [layers[layer] for layer in pair],
-                "pixels": total.both[pair],
-                "share": total.same[pair] / total.both[pair] if total.both[pair] else None,
-            }
+            {"annotators": [layers[layer] for layer in pair], **_agreement(total, frozenset(pair))}
             for pair in itertools.combinations(layers, 2)
         ],
     }
+
+
+def _agreement(total: AnnotatorCounts, pair: frozenset[str]) -> dict[str, Any]:
+    both = total.both[pair]
+    return {"pixels": both, "share": total.same[pair] / both if both else None}
 
 
 def _describe(total: AnnotatorCounts, layer: str, legend: Legend) -> dict[str, Any]:

@@ -6,8 +6,10 @@ In: a (epoch, place, season) key. Out: images in the network's scale, labels, pr
     annotator          drawn likewise, by a generator of its own, of those that have labels at the place
     images             Normalization.apply(values); pixels without data become the scaled band mean (0.5 or 0)
     labels             255 (ignored) where there is no class, and where the images have no data
-    probabilities      levels of each class, where the store has any; 0 where the label is ignored
-    prior              label_prior of the window with its surroundings (data/label_window), or the labels for it
+    probabilities      levels of each class, where the store has any; 0 where the label is ignored. They are those of
+                       the annotator that was drawn, all of its label's class where that one gave none
+    prior              label_prior of the window with its surroundings (data/label_window), or the labels for it:
+                       probabilities of annotators that gave them, labels of the others
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ from torch import Tensor
 from cromss.data.augment import Geometry, draw_geometry
 from cromss.data.label_window import PriorMaker, shares_of
 from cromss.data.sampling import SampleKey
-from cromss.data.store_layout import PROBABILITIES
+from cromss.data.soft_labels import levels_of_labels
+from cromss.data.store_layout import PROBABILITIES, soft_layer
 from cromss.data.store_reader import Store
 from cromss.errors import ArgumentError, BandError, MissingDataError
 from cromss.geo.bands import Normalization
@@ -122,8 +125,9 @@ class PatchDataset:
                 layer[missing] = IGNORE
             sample[name] = torch.from_numpy(layer)
         if self.soft:
-            level_CHW = geometry.apply(raw[PROBABILITIES])
-            level_CHW[:, missing] = 0
+            level_CHW = self._levels(raw.get(soft_layer(source)), sample["labels"], geometry)
+            if not complete:
+                level_CHW[:, missing] = 0
             sample[PROBABILITIES] = torch.from_numpy(level_CHW)
         if self.prior_maker is not None:
             sample |= self._prior_parts(self.prior_maker, place, season, source, geometry)
@@ -198,21 +202,32 @@ class PatchDataset:
 
     def _layers(self, source: str) -> tuple[str, ...]:
         """The arrays beside images that a sample with labels of layer `source` takes."""
-        return (source, *(["truth"] if self._with_truth else []), *([PROBABILITIES] if self.soft else []))
+        return (source, *(["truth"] if self._with_truth else []), *self._soft_layers(source))
+
+    def _soft_layers(self, source: str) -> tuple[str, ...]:
+        """The array of probabilities beside labels of layer `source`; none where they are hard, or taken so."""
+        return (soft_layer(source),) if self.soft and soft_layer(source) in self.store.soft_layers else ()
+
+    def _levels(self, level_CHW: NDArray[np.uint8] | None, labels_HW: Tensor, geometry: Geometry) -> NDArray[np.uint8]:
+        """The probabilities of a sample (C, h, w): stored ones (C, H, W) turned, or those of its hard labels (h, w)."""
+        if level_CHW is None:
+            return levels_of_labels(labels_HW.numpy(), self.num_classes)
+        return geometry.apply(level_CHW)
 
     def _prior_parts(self, maker: PriorMaker, place: int, season: int, source: str, geometry: Geometry) -> Sample:
         """The prior of a window, or, for the device, the labels and the entry of T that it is made of."""
-        layers = self._prior_layers(place)
-        maps = [self.store.read_labels(place, layer) for layer in layers]
-        entry = 0 if self.soft else layers.index(source) * len(maps[0])
-        window_THW = maker.window(maps[0] if len(maps) == 1 else np.concatenate(maps), geometry)
+        windows = [maker.window(self.store.read_labels(place, layer), geometry) for layer in self._prior_layers(place)]
+        entry = self._annotators(place).index(source) * len(windows[0]) + season
+        if self.soft:
+            windows = [part if part.ndim == 4 else levels_of_labels(part, self.num_classes) for part in windows]
+        window_THW = windows[0] if len(windows) == 1 else np.concatenate(windows)
         if self._prior_on == "device":
-            return {"prior_labels": torch.from_numpy(window_THW), "season": torch.tensor(entry + season)}
-        return {"prior": maker.prior_of_one(window_THW, entry + season)}
+            return {"prior_labels": torch.from_numpy(window_THW), "season": torch.tensor(entry)}
+        return {"prior": maker.prior_of_one(window_THW, entry)}
 
     def _prior_layers(self, place: int) -> tuple[str, ...]:
-        """What the prior of a place is made of: its probabilities, or the label maps of all annotators."""
-        return (PROBABILITIES,) if self.soft else self._annotators(place)
+        """What the prior of a place is made of: the probabilities, or else the label map, of each annotator."""
+        return tuple((*self._soft_layers(layer), layer)[0] for layer in self._annotators(place))
 
     def _name(self, place: int, season: int, source: str) -> str:
         name = f"{self.store.id(place)}/{self.store.seasons(place)[season]}"

@@ -35,6 +35,7 @@ class PlaceRecord:
     further_labels: annotator -> (T, H, W) of those after the first that have labels here.
     clouds: (T, H, W) uint8, 1 cloud, 0 clear, 255 unknown; None where no mask says it. It is counted, not stored.
     probabilities: (T, C, H, W) uint8, levels of `soft_labels`, all 0 exactly where `labels` are 255; or None.
+    further_probabilities: annotator -> likewise, beside its map in `further_labels`, for those that have them.
     valid: (T, H, W) bool, False where any sensor has no data. Values of `images` there mean nothing (s1 may be NaN).
     split: "train", "validation", "test", or "" where nothing was decided.
     notes: facts worth keeping, such as dates. Raises ArgumentError when the parts do not fit together.
@@ -49,6 +50,7 @@ class PlaceRecord:
     truth: NDArray[np.uint8] | None = None
     further_labels: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
     probabilities: NDArray[np.uint8] | None = None
+    further_probabilities: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
     clouds: NDArray[np.uint8] | None = None
     split: str = ""
     grid: Grid | None = None
@@ -75,8 +77,8 @@ class PlaceRecord:
             if layer is not None:
                 self._require(layer.dtype == np.uint8, f"{name} must be uint8", layer.dtype)
                 self._require(layer.shape == self.valid.shape, f"{name} must be {self.valid.shape}", layer.shape)
-        if self.probabilities is not None:
-            self._require_probabilities(self.probabilities)
+        for name, levels in self.soft_maps.items():
+            self._require_probabilities(levels, self.label_maps.get(name))
         if self.grid is not None:
             self._require(
                 self.grid.shape == self.valid.shape[1:], f"grid must be {self.valid.shape[1:]}", self.grid.shape
@@ -88,12 +90,17 @@ class PlaceRecord:
         first = {} if self.labels is None else {"labels": self.labels}
         return first | {f"labels.{name}": layer for name, layer in self.further_labels.items()}
 
-    def _require_probabilities(self, level_TCHW: NDArray[np.uint8]) -> None:
+    @property
+    def soft_maps(self) -> dict[str, NDArray[np.uint8]]:
+        """Name of the layer of labels -> (T, C, H, W), the probabilities beside it."""
+        first = {} if self.probabilities is None else {"labels": self.probabilities}
+        return first | {f"labels.{name}": levels for name, levels in self.further_probabilities.items()}
+
+    def _require_probabilities(self, level_TCHW: NDArray[np.uint8], labels: NDArray[np.uint8] | None) -> None:
         seasons, height, width = self.valid.shape
         fits = level_TCHW.ndim == 4 and level_TCHW.shape[0] == seasons and level_TCHW.shape[2:] == (height, width)
         self._require(fits, f"probabilities must be ({seasons}, C, {height}, {width})", level_TCHW.shape)
         self._require(level_TCHW.dtype == np.uint8, "probabilities must be uint8", level_TCHW.dtype)
-        labels = self.labels
         same = labels is not None and bool(((labels != IGNORE) == level_TCHW.any(axis=1)).all())
         self._require(same, "probabilities and labels must be at the same pixels", "differing pixels")
 

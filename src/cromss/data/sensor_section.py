@@ -24,7 +24,7 @@ import yaml
 
 from cromss.config import PrepareConfig
 from cromss.data.sources.cube import cube_entries
-from cromss.data.sources.opening import default_of
+from cromss.data.sources.opening import default_of, known_names
 from cromss.data.sources.stac_section import plan_stac
 from cromss.errors import ArgumentError, BandError, ConfigError, MissingDataError
 from cromss.geo.bands import SENSORS, nearest, resolve_bands
@@ -55,8 +55,8 @@ def plan_sensors(config: PrepareConfig) -> dict[str, SensorPlan]:
     """
     plans = {}
     sections: dict[str, Callable[[], Container[str]]] = {  # of layouts that have them instead of patterns
-        "stac": lambda: plan_stac(config.stac, config.sensors).rules,
-        "cube": lambda: cube_entries(config.cube, config.sensors),
+        "stac": lambda: plan_stac(config.stac, known_names(config)).rules,
+        "cube": lambda: cube_entries(config.cube, known_names(config)),
     }
     section = sections[config.layout]() if config.layout in sections else None
     listed = () if section is None else section

@@ -23,7 +23,17 @@ from numpy.typing import NDArray
 from cromss.errors import BandError, RangeError
 from cromss.geo.legend import IGNORE, Legend
 
-__all__ = ["ONE", "as_probabilities", "class_order", "fill_up", "levels_of", "likeliest", "settle", "usable_levels"]
+__all__ = [
+    "ONE",
+    "as_probabilities",
+    "class_order",
+    "fill_up",
+    "levels_of",
+    "levels_of_labels",
+    "likeliest",
+    "settle",
+    "usable_levels",
+]
 
 ONE = 255
 """The level of probability 1."""
@@ -116,6 +126,13 @@ def levels_of(probability_CHW: NDArray[np.float32]) -> NDArray[np.uint8]:
     # the rank of each class by its remainder, from 0 for the largest; the lower id first on a tie
     rank_CHW = (level_CHW - exact_CHW).argsort(axis=0, kind="stable").argsort(axis=0, kind="stable")
     return (level_CHW + (rank_CHW < missing_1HW)).astype(np.uint8)
+
+
+def levels_of_labels(labels: NDArray[np.uint8], num_classes: int) -> NDArray[np.uint8]:
+    """The levels (..., C, H, W) of hard labels (..., H, W), which are certain: one class has all; 0 where ignored."""
+    classes_C11 = np.arange(num_classes, dtype=np.uint8)[:, None, None]
+    levels: NDArray[np.uint8] = (labels[..., None, :, :] == classes_C11) * np.uint8(ONE)
+    return levels
 
 
 def usable_levels(level_TCHW: NDArray[np.uint8], num_classes: int) -> bool:

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from cromss.data.store_files import StoreFiles
-from cromss.data.store_layout import FORMAT, INDEX_FILE, META_FILE, PROBABILITIES, digest, layers_of
+from cromss.data.store_layout import FORMAT, INDEX_FILE, META_FILE, digest, is_soft_layer, layers_of
 from cromss.errors import DamagedFileError, StoreError
 
 __all__ = ["EXTENT_PARTS", "check_index", "index_bytes", "numbers", "read_index", "read_meta"]
@@ -88,7 +88,7 @@ def check_index(path: str | Path, meta: dict[str, Any], table: pa.Table) -> None
     sound = sound and bool(((np.diff(season) == 1) | first[1:]).all()) and np.array_equal(place, np.cumsum(first) - 1)
     for array in (*meta["sensors"], *layers_of(meta)):
         sensor = meta["sensors"].get(array)
-        cell = len(meta["legend"]["classes"]) if array == PROBABILITIES else 1
+        cell = len(meta["legend"]["classes"]) if is_soft_layer(array) else 1
         cell = len(sensor["bands"]) * np.dtype(sensor["dtype"]).itemsize if sensor else cell
         offset, length = numbers(table, f"{array}_offset"), numbers(table, f"{array}_length")
         whole = (length == pixels * cell) | ((length == 0) & (sensor is None))

@@ -36,10 +36,14 @@ __all__ = [
     "batch_shard_name",
     "digest",
     "is_label_layer",
+    "is_soft_layer",
+    "label_layer",
     "label_layers",
     "layers_of",
     "read_header",
     "shard_name",
+    "soft_layer",
+    "soft_layers",
 ]
 
 FORMAT = "cromss-store/1"
@@ -49,7 +53,9 @@ LABEL_KINDS = ("labels", "truth", "valid")
 """The arrays (H, W) of a season that are no sensor, each stored only where there is something to say."""
 
 PROBABILITIES = "probabilities"
-"""The array (C, H, W) of a season with class probabilities, levels of `soft_labels`, in stores that have any."""
+"""The array (C, H, W) of a season with class probabilities, levels of `soft_labels`, in stores that have any.
+
+Of several annotators it is the first one's; "probabilities.<name>" is that of a further one."""
 
 METADATA_KEY = "cromss"
 """The only key of a shard's metadata: safetensors writes several keys in no fixed order."""
@@ -98,10 +104,36 @@ def is_label_layer(array: str) -> bool:
     return array == "labels" or array.startswith("labels.")
 
 
+def is_soft_layer(array: str) -> bool:
+    """Whether an array holds class probabilities, of an annotator or of the only one."""
+    return array.partition(".")[0] == PROBABILITIES
+
+
+def soft_layer(layer: str) -> str:
+    """The array of class probabilities beside a label map: "probabilities.osm" of "labels.osm"."""
+    return PROBABILITIES + layer.removeprefix("labels")
+
+
+def label_layer(array: str) -> str:
+    """The label map that an array belongs to, itself or the one that it holds probabilities of."""
+    return "labels" + array.removeprefix(PROBABILITIES) if is_soft_layer(array) else array
+
+
+def soft_layers(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """The arrays of class probabilities of a store with these settings: of the annotators that they name, or of one."""
+    said = settings.get(PROBABILITIES)
+    if not said:
+        return ()
+    if "annotators" not in said:
+        return (PROBABILITIES,)
+    layers = zip(settings["annotators"], label_layers(settings["annotators"]), strict=True)
+    return tuple(soft_layer(layer) for name, layer in layers if name in said["annotators"])
+
+
 def layers_of(settings: Mapping[str, Any]) -> tuple[str, ...]:
     """The arrays of a season that are no sensor, of a store with these settings: LABEL_KINDS, then what it has more."""
     further = label_layers(settings.get("annotators", ()))[1:]
-    return (*LABEL_KINDS, *further, *([PROBABILITIES] if settings.get(PROBABILITIES) else []))
+    return (*LABEL_KINDS, *further, *soft_layers(settings))
 
 
 def array_name(place: str, season: int, array: str) -> str:

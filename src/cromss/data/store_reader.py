@@ -26,7 +26,7 @@ from cromss.data.remote_files import RemoteFiles
 from cromss.data.remote_source import is_remote
 from cromss.data.store_files import LocalFiles, StoreFiles, Wanted, cut
 from cromss.data.store_index import EXTENT_PARTS, check_index, index_bytes, numbers, read_index, read_meta
-from cromss.data.store_layout import LABEL_KINDS, PROBABILITIES, digest, label_layers, layers_of
+from cromss.data.store_layout import LABEL_KINDS, digest, is_soft_layer, label_layers, layers_of, soft_layers
 from cromss.errors import ArgumentError, CromssError, DamagedFileError, MissingDataError, StoreError
 from cromss.geo.bands import Normalization, known_sensor
 from cromss.geo.legend import Legend
@@ -41,7 +41,8 @@ class Store:
 
     sensors: name -> the bands that the store holds. definitions: name -> what the sensor measures, with statistics.
     annotators: the names of those whose label maps are kept apart; empty where there is one, without a name.
-    label_layers: the array of each annotator's labels. soft: whether places may have class probabilities.
+    label_layers: the array of each annotator's labels. soft_layers: the arrays of class probabilities; a place that has
+    the labels of an annotator has these, too.
 
     It may be handed to other processes, by fork or by pickling, and shared by threads.
     """
@@ -57,7 +58,7 @@ class Store:
         self.annotators: tuple[str, ...] = tuple(meta.get("annotators", ()))
         self.label_layers = label_layers(self.annotators)
         self._arrays = (*self.sensors, *layers_of(meta))
-        self.soft = PROBABILITIES in self._arrays
+        self.soft_layers = soft_layers(meta)
         types = [meta["sensors"][array]["dtype"] if array in self.sensors else "uint8" for array in self._arrays]
         self._dtypes = [np.dtype(name) for name in types]
         self._shard_files = [str(shard["file"]) for shard in meta["shards"]]
@@ -118,6 +119,11 @@ class Store:
 
     def __len__(self) -> int:
         return len(self._ids)
+
+    @property
+    def soft(self) -> bool:
+        """Whether places may have class probabilities."""
+        return bool(self.soft_layers)
 
     @property
     def ids(self) -> list[str]:
@@ -207,8 +213,8 @@ class Store:
         """All arrays of one season: each sensor (B, H, W) in the store's type, "labels" and "truth" (H, W) uint8 where
         the place has them, "valid" (H, W) bool.
 
-        sensors: those to read, None for all. layers: the other arrays to read; "valid" is always read, and
-        "probabilities" are (C, H, W) uint8. scratch: a uint8 buffer of at least `season_bytes`; the arrays are then
+        sensors: those to read, None for all. layers: the other arrays to read; "valid" is always read, and those of
+        `soft_layers` are (C, H, W) uint8. scratch: a uint8 buffer of at least `season_bytes`; the arrays are then
         views of it and last until it is used again. Raises DamagedFileError naming the place when a byte is not what
         was written.
         """
@@ -229,18 +235,18 @@ class Store:
     def read_labels(self, place: int, kind: str = "labels") -> NDArray[np.uint8]:
         """The labels of all seasons of a place, (T, H, W) uint8; kind "truth", or one of `label_layers`.
 
-        kind "probabilities": the levels of all classes, (T, C, H, W).
+        One of `soft_layers`: the levels of all classes, (T, C, H, W).
         Raises MissingDataError when the place has none, DamagedFileError as `read`.
         """
         place = self._place(place)
-        if kind not in (known := (*self.label_layers, "truth", *([PROBABILITIES] if self.soft else []))):
+        if kind not in (known := (*self.label_layers, "truth", *self.soft_layers)):
             raise ArgumentError("unknown kind of labels", got=kind, expected=known)
         wanted = self._layers(place, kind)
         if any(length == 0 for *_, length, _ in wanted):
             raise MissingDataError(f"a place has no {kind}", got=self.id(place), where=self.path)
         out = np.empty(sum(length for *_, length, _ in wanted), np.uint8)
         self._fill(wanted, out)
-        classes = (self.legend.num_classes,) if kind == PROBABILITIES else ()
+        classes = (self.legend.num_classes,) if is_soft_layer(kind) else ()
         return out.reshape(len(wanted), *classes, *self.shape(place))
 
     def prefetch(
@@ -267,7 +273,7 @@ class Store:
         self.files.prefetch(wanted)
 
     def _is_soft(self, array: int) -> bool:
-        return self._arrays[array] == PROBABILITIES
+        return is_soft_layer(self._arrays[array])
 
     def _season(self, row: int, sensors: Sequence[str] | None, layers: Sequence[str]) -> list[Wanted]:
         """The arrays of one season, by offset: neighbours in the file take one read."""

@@ -20,7 +20,7 @@ from zlib_ng.zlib_ng import crc32  # the CRC32 of zlib, about five times as fast
 
 from cromss.data.record import PlaceRecord
 from cromss.data.soft_labels import ONE, usable_levels
-from cromss.data.store_layout import FORMAT, METADATA_KEY, PROBABILITIES, array_name, label_layers
+from cromss.data.store_layout import FORMAT, METADATA_KEY, PROBABILITIES, array_name, label_layers, soft_layer
 from cromss.errors import BandError, LabelError, RangeError, StoreError
 from cromss.files import commit, sha256
 from cromss.geo.bands import SENSORS, Normalization, published_normalization
@@ -39,7 +39,7 @@ SHARD_BYTES = 2**28
 def stored_bytes(record: PlaceRecord, edition: str) -> int:
     """The bytes that a place takes in a shard of this edition, validity always counted."""
     images = sum(image.size if edition == "uint8" else image.nbytes for image in record.images.values())
-    maps = (*record.label_maps.values(), record.truth, record.probabilities)
+    maps = (*record.label_maps.values(), record.truth, *record.soft_maps.values())
     layers = sum(layer.nbytes for layer in maps if layer is not None)
     return images + layers + record.valid.size
 
@@ -55,7 +55,8 @@ class ShardBuilder:
     sensors: sensor -> the names of its bands, for every place the same. definitions: what each of them measures.
     shard_places: how many places a shard takes at most. scaling: sensor -> the Normalization (kind "paper") of edition
     "uint8"; by the sensor's statistics when absent. annotators: names of several label maps a season, the first of
-    them that of `PlaceRecord.labels`; empty for one without a name. soft: whether places may have class probabilities.
+    them that of `PlaceRecord.labels`; empty for one without a name. soft: the layers of labels that have class
+    probabilities beside them.
     Raises StoreError for settings that no store can have, MissingDataError where that edition lacks statistics to scale
     a sensor with.
     """
@@ -70,7 +71,7 @@ class ShardBuilder:
         shard_places: int = 64,
         scaling: Mapping[str, Normalization] | None = None,
         annotators: Sequence[str] = (),
-        soft: bool = False,
+        soft: Sequence[str] = (),
     ) -> None:
         if edition not in EDITIONS or not sensors or shard_places < 1:
             raise StoreError(
@@ -79,7 +80,7 @@ class ShardBuilder:
                 expected=f"an edition of {', '.join(EDITIONS)}, at least one sensor, at least one place a shard",
             )
         self._legend, self._edition, self._shard_places = legend, edition, shard_places
-        self._annotators, self._soft = tuple(annotators), soft
+        self._annotators, self._soft = tuple(annotators), tuple(soft)
         self._bands = {name: tuple(bands) for name, bands in sensors.items()}
         self._sensors = {name: definitions[name] for name in sensors}
         scaling = scaling or {}
@@ -119,6 +120,8 @@ class ShardBuilder:
             for name, bands in self._bands.items()
         }
         further: dict[str, Any] = {"annotators": list(self._annotators)} if self._annotators else {}
+        owners = zip(self._annotators, label_layers(self._annotators), strict=False)
+        whose = {"annotators": [name for name, layer in owners if layer in self._soft]} if self._annotators else {}
         return {
             "format": FORMAT,
             "edition": self._edition,
@@ -126,7 +129,7 @@ class ShardBuilder:
             "legend": self._legend.to_dict(),
             "shard_places": self._shard_places,
             **further,
-            **({PROBABILITIES: {"dtype": "uint8", "one": ONE}} if self._soft else {}),
+            **({PROBABILITIES: {"dtype": "uint8", "one": ONE, **whose}} if self._soft else {}),
         }
 
     def add(self, record: PlaceRecord) -> None:
@@ -140,8 +143,7 @@ class ShardBuilder:
         for kind, layer in {**record.label_maps, "truth": record.truth}.items():
             if layer is not None:
                 arrays[kind] = self._checked_labels(layer, record.id, kind)
-        if record.probabilities is not None:
-            arrays[PROBABILITIES] = record.probabilities
+        arrays |= {soft_layer(layer): levels for layer, levels in record.soft_maps.items()}
         for season in range(len(record.seasons)):
             for name, stack in arrays.items():
                 self._arrays[array_name(record.id, season, name)] = np.ascontiguousarray(stack[season])
@@ -177,32 +179,38 @@ class ShardBuilder:
             got = record.images[name].shape[1]
             if got != len(bands):
                 raise BandError(f"a place has another number of {name} bands", got=got, expected=bands, where=record.id)
-        strange = set(record.label_maps) - set(label_layers(self._annotators))
-        if strange or (record.probabilities is not None and not self._soft):
-            raise StoreError(
-                "a place has labels that the store has no room for",
-                got=sorted(strange) or PROBABILITIES,
-                expected=[*label_layers(self._annotators), *([PROBABILITIES] if self._soft else [])],
-                where=record.id,
-            )
-        if self._soft and (record.probabilities is None) != (record.labels is None):
-            raise StoreError(
-                "a place of a store of soft labels needs labels and probabilities, or neither",
-                got="labels alone",
-                where=record.id,
-            )
-        if record.probabilities is not None and not usable_levels(record.probabilities, self._legend.num_classes):
-            raise LabelError(
-                "class probabilities of a place are no levels of this legend",
-                got=f"{record.probabilities.shape[1]} classes",
-                expected=f"{self._legend.num_classes} classes, levels that add up to {ONE} or 0 in every pixel",
-                where=record.id,
-                do="make them with soft_labels.levels_of",
-            )
         if len(record.seasons) > 100:
             raise StoreError(
                 "a place has too many seasons", got=len(record.seasons), expected="at most 100", where=record.id
             )
+        self._check_layers(record)
+
+    def _check_layers(self, record: PlaceRecord) -> None:
+        room = (*label_layers(self._annotators), *map(soft_layer, self._soft))
+        strange = {*record.label_maps, *map(soft_layer, record.soft_maps)} - set(room)
+        if strange:
+            raise StoreError(
+                "a place has labels that the store has no room for",
+                got=sorted(strange),
+                expected=[*room],
+                where=record.id,
+            )
+        alone = [layer for layer in self._soft if (layer in record.label_maps) != (layer in record.soft_maps)]
+        if alone:
+            raise StoreError(
+                "a place of a store of soft labels needs labels and probabilities, or neither",
+                got=f"{', '.join(alone)} alone",
+                where=record.id,
+            )
+        for layer, level_TCHW in record.soft_maps.items():
+            if not usable_levels(level_TCHW, self._legend.num_classes):
+                raise LabelError(
+                    "class probabilities of a place are no levels of this legend",
+                    got=f"{soft_layer(layer)} of {level_TCHW.shape[1]} classes",
+                    expected=f"{self._legend.num_classes} classes, levels that add up to {ONE} or 0 in every pixel",
+                    where=record.id,
+                    do="make them with soft_labels.levels_of",
+                )
 
     def _encode(self, record: PlaceRecord, name: str) -> NDArray[Any]:
         """The values of a sensor as the store keeps them, (T, B, H, W)."""

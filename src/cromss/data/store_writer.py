@@ -60,7 +60,7 @@ class StoreWriter:
         shard_places: int = 64,
         scaling: Mapping[str, Normalization] | None = None,
         annotators: Sequence[str] = (),
-        soft: bool = False,
+        soft: Sequence[str] = (),
     ) -> None:
         self.path = Path(path)
         self._shard = ShardBuilder(

@@ -19,7 +19,7 @@ Windows are read as pixels are needed; a chunk is decoded for each patch that to
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,9 +33,10 @@ from rasterio.errors import CRSError
 
 from cromss.data.sources.file_patterns import Found
 from cromss.data.sources.own_images import OwnImages
-from cromss.data.sources.role_sections import Entry, is_map, role_entries
+from cromss.data.sources.role_sections import NO_NAMES, Entry, Known, is_map, role_entries
 from cromss.data.sources.zarr_folder import ZarrArray, ZarrFolder
 from cromss.data.sources.zarr_shard import decode_times
+from cromss.data.store_layout import is_soft_layer
 from cromss.errors import BandError, ConfigError, DamagedFileError, GridError, RangeError
 from cromss.geo.raster import Grid
 from cromss.geo.virtual import VirtualRaster, power_to_db
@@ -70,13 +71,10 @@ class _Variable:
         return self.array.read(*(wanted[axis] for axis in self.axes))
 
 
-def cube_entries(section: Any, sensors: Iterable[str] = ()) -> dict[str, Entry]:
-    """Role -> what the section says of it, once its keys are known to be right. Raises ConfigError.
-
-    sensors: those that the settings define, beside s1 and s2.
-    """
+def cube_entries(section: Any, known: Known = NO_NAMES) -> dict[str, Entry]:
+    """Role -> what the section says of it, once its keys are known to be right. Raises ConfigError."""
     example = "{path: cube.zarr, s2: {variable: s2}}"
-    entries = role_entries(section, sensors, title="cube", own=("path",), lines=_LINES, example=example)
+    entries = role_entries(section, known, title="cube", own=("path",), lines=_LINES, example=example)
     for role, entry in entries.items():
         _require_one_way(role, entry.lines, entry.where)
     return entries
@@ -254,7 +252,7 @@ def _opened(
     names = bands if len(found) > 1 or bands[0] else tuple(renamed.get(text, text) for text in first.names)
     power = lines.get("unit") == "power"
     nodata = float("nan") if power else first.array.nodata
-    if role == "probabilities" and nodata == 0:
+    if is_soft_layer(role) and nodata == 0:
         nodata = None  # 0 in one class is a probability; 0 in all says that there are none
 
     def read(window: Window) -> NDArray[Any]:

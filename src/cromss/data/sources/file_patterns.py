@@ -10,7 +10,7 @@ A pattern without {id} names one scene. Hidden files are not looked at.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from cromss.data.sources.source import Orphan, Scene
@@ -86,14 +86,14 @@ def join_by_id(
     images: Sequence[str],
     optional: Sequence[str] = (),
     constant: Sequence[str] = (),
-    one_of: Sequence[str] = (),
+    one_of: Sequence[tuple[str, ...]] = (),
 ) -> tuple[list[Scene], list[Orphan]]:
     """Scenes for which every role is there, in the order of their ids, and orphans.
 
     images: the roles that make seasons; other roles without {season} serve all seasons of their place.
     optional: roles that a scene may lack; they are kept only where all its seasons have them.
-    one_of: optional roles of which a scene needs one; what is left of the others' files for want of images, or of files
-    for all seasons, is an orphan.
+    one_of: groups of roles of which a scene needs one, whole; what is left of the others' files for want of images, of
+    the rest of their group, or of files for all seasons, is an orphan.
     constant: images that may be without {season} where others have it, and serve all seasons of their place then.
     Raises ConfigError where patterns differ in {season}, MissingDataError when no scene is complete.
     """
@@ -106,9 +106,10 @@ def join_by_id(
         raise ConfigError(
             "only the sensors' patterns can bring in {season}", got=seasonal, expected="sensors with {season}"
         )
-    required = [role for role in found if role not in optional]
+    choice = [role for group in one_of for role in group]
+    required = [role for role in found if role not in (*optional, *choice)]
     seasons: dict[str, set[str | None]] = {}
-    for role in (*required, *one_of):
+    for role in (*required, *choice):
         for place, season in found[role]:
             seasons.setdefault(place, set()).update([season] if seasonal[role] == with_season else [])
     scenes, orphans = [], []
@@ -123,13 +124,16 @@ def join_by_id(
             else:
                 complete.append((season or ONLY_SEASON, lookup))
         if complete:
-            scene = _scene(place or _name_scene(complete[0][1], images[0]), complete)
-            orphans += _partial(place, scene, complete, one_of)
-            if not one_of or any(role in scene.files for role in one_of):
-                scenes.append(scene)
+            files = _files_of_all_seasons(complete)
+            broken = [group for group in one_of if not files.keys() >= {*group}]
+            orphans += _partial(place, files, complete, broken)
+            files = {role: paths for role, paths in files.items() if not any(role in group for group in broken)}
+            if not one_of or len(broken) < len(one_of):
+                name = place or _name_scene(complete[0][1], images[0])
+                scenes.append(Scene(id=name, seasons=tuple(season for season, _ in complete), files=files))
             else:
-                there = tuple(str(path) for paths in scene.files.values() for path in paths)
-                orphans.append(Orphan(id=place, season=None, missing=tuple(one_of), found=there))
+                there = tuple(str(path) for paths in files.values() for path in paths)
+                orphans.append(Orphan(id=place, season=None, missing=tuple(choice), found=there))
     if not scenes:
         raise MissingDataError(
             "no scene has all its files",
@@ -143,16 +147,19 @@ def join_by_id(
 
 
 def _partial(
-    place: str, scene: Scene, complete: Sequence[tuple[str, Mapping[str, Path | None]]], roles: Sequence[str]
-) -> list[Orphan]:
-    """The files of roles that are not there for every season of a scene, and so for none."""
-    return [
-        Orphan(id=place, season=season, missing=(f"{role} of other seasons",), found=(str(lookup[role]),))
-        for role in roles
-        if role not in scene.files
-        for season, lookup in complete
-        if lookup[role] is not None
-    ]
+    place: str,
+    files: Mapping[str, object],
+    complete: Sequence[tuple[str, Mapping[str, Path | None]]],
+    broken: Sequence[tuple[str, ...]],
+) -> Iterator[Orphan]:
+    """The files of groups that are not there whole for every season of a scene, and so for none."""
+    for group in broken:
+        elsewhere = tuple(f"{role} of other seasons" for role in group if role not in files)
+        for season, lookup in complete:
+            missing = tuple(role for role in group if lookup[role] is None)
+            there = tuple(str(lookup[role]) for role in group if role not in missing)
+            if there:
+                yield Orphan(id=place, season=season, missing=missing or elsewhere, found=there)
 
 
 def _name_scene(lookup: Mapping[str, Path | None], image: str) -> str:
@@ -162,10 +169,13 @@ def _name_scene(lookup: Mapping[str, Path | None], image: str) -> str:
     return folders.pop().name if len(folders) == 1 else paths[image].stem
 
 
-def _scene(place: str, complete: Sequence[tuple[str, Mapping[str, Path | None]]]) -> Scene:
+def _files_of_all_seasons(
+    complete: Sequence[tuple[str, Mapping[str, Path | None]]],
+) -> dict[str, tuple[Path, ...]]:
+    """Role -> a file a season, for roles that have one for each."""
     files = {}
     for role in complete[0][1]:
         paths = tuple(path for _, lookup in complete if (path := lookup[role]) is not None)
         if len(paths) == len(complete):
             files[role] = paths
-    return Scene(id=place, seasons=tuple(season for season, _ in complete), files=files)
+    return files

@@ -1,40 +1,53 @@
-"""Which files are labels, one map a season, the maps of several annotators or class probabilities; and what is cloud.
+"""Which files are labels, one map a season, class probabilities, or those of several annotators; and what is cloud.
 
 In: the settings of prepare. Out: a pattern for each role that holds labels, and the meaning of a mask of clouds.
 
     annotators:                  roles "labels" (the first) and "labels.<name>"
       dw: "dw/{id}.tif"          after those that the section of a layout lists
       osm: "osm/{id}.tif"
+      rules: null                no maps; the likeliest class of its probabilities is its label
+    probabilities:               roles "probabilities" and "probabilities.<name>"
+      rules: "soft/{id}.tif"
 """
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from cromss.config import PrepareConfig
 from cromss.data.clouds import CloudValues, parse_cloud_values
 from cromss.data.sources.opening import Opening, default_of
-from cromss.data.sources.role_sections import annotators_of, check_annotators
-from cromss.data.store_layout import label_layers
+from cromss.data.sources.role_sections import check_annotators, require_owners
+from cromss.data.store_layout import label_layers, soft_layer
 from cromss.errors import ConfigError
 
 __all__ = ["cloud_values_of", "label_patterns"]
 
 
-def label_patterns(opening: Opening) -> dict[str, str | None]:
+def label_patterns(opening: Opening, listed: Container[str] = ()) -> dict[str, str | None]:
     """Role -> pattern, from root, of all labels but the truth. Raises ConfigError for settings that exclude each other.
 
-    With probabilities, a pattern of labels that was left as it is counts only where its folder is there.
+    listed: roles that the section of a layout has. With probabilities, a pattern of labels that was left as it is
+    counts only where its folder is there.
     """
     config = opening.config
     left = config.labels == default_of("labels")
     if opening.annotators:
-        return _of_annotators(opening, left)
+        return _of_annotators(opening, left, listed)
+    soft = config.probabilities
+    if isinstance(soft, dict):
+        raise ConfigError(
+            "probabilities are by the name of annotators, and there are none",
+            got=f"probabilities of {', '.join(soft)}",
+            expected="a pattern, or annotators, too",
+            do=f"give annotators {{{next(iter(soft), 'dw')}: PATTERN}}, or null for who has no maps",
+        )
     if not opening.soft or config.labels is None or not left:
-        return {"labels": config.labels, "probabilities": config.probabilities}
+        return {"labels": config.labels, "probabilities": soft}
     there = (Path(config.root) / config.labels.partition("/")[0]).is_dir()
-    return {"labels": config.labels if there else None, "probabilities": config.probabilities}
+    return {"labels": config.labels if there else None, "probabilities": soft}
 
 
 def cloud_values_of(config: PrepareConfig, listed: Container[str] = ()) -> CloudValues | None:
@@ -59,23 +72,39 @@ def cloud_values_of(config: PrepareConfig, listed: Container[str] = ()) -> Cloud
     return None if config.cloud_values is None else parse_cloud_values(config.cloud_values)
 
 
-def _of_annotators(opening: Opening, left: bool) -> dict[str, str | None]:
+def _of_annotators(opening: Opening, left: bool, listed: Container[str]) -> dict[str, str | None]:
     config, names = opening.config, opening.annotators
-    others = [role for role in ("labels", "probabilities") if opening.section.get(role) is not None]
-    if (config.labels is not None and not left) or config.probabilities is not None or others:
+    if config.labels is not None and not left:
         raise ConfigError(
-            "several annotators stand in the place of labels and probabilities",
-            got=f"annotators {', '.join(names)}, labels {config.labels}, probabilities {config.probabilities}"
-            + (f", and {' and '.join(others)} in the section of the layout" if others else ""),
-            expected="either annotators, or labels and probabilities",
+            "several annotators stand in the place of labels",
+            got=f"annotators {', '.join(names)}, and labels {config.labels}",
+            expected="either annotators or labels",
             do="give the label maps as one more annotator, or leave annotators out",
         )
     check_annotators(config.annotators)
-    if twice := sorted(set(config.annotators) & set(annotators_of(opening.section))):
+    soft = {config.probabilities: None} if isinstance(config.probabilities, str) else config.probabilities or {}
+    require_owners(soft, names, "the setting probabilities")
+    _refuse_both("annotators", config.annotators, opening.section)
+    _refuse_both("probabilities", soft, opening.section)
+    patterns: dict[str, str | None] = {}
+    for name, layer in zip(names, label_layers(names), strict=True):
+        mine = {layer: config.annotators.get(name), soft_layer(layer): soft.get(name)}
+        if not any(pattern is not None or role in listed for role, pattern in mine.items()):
+            raise ConfigError(
+                "an annotator has neither maps nor probabilities",
+                got=f"{name}: null",
+                expected="where its maps are, or an entry of that name among probabilities",
+                do="give one of them, or leave that annotator out",
+            )
+        patterns |= mine
+    return patterns
+
+
+def _refuse_both(key: str, given: Iterable[str], section: Mapping[str, Any]) -> None:
+    """Raise ConfigError for a name that a setting and the section of the layout both have."""
+    if twice := sorted({*given} & {*map(str, section.get(key) or ())}):
         raise ConfigError(
-            "an annotator comes from a pattern or from the section of its layout",
+            f"{key} of one name come from a pattern or from the section of the layout",
             got=f"both, for {', '.join(twice)}",
             do="take one of them away, or give it another name",
         )
-    roles = zip(names, label_layers(names), strict=True)
-    return {role: config.annotators[name] for name, role in roles if name in config.annotators}

@@ -1,7 +1,8 @@
 """The labels of a window, from the open files of a scene: of one annotator or several, hard or soft.
 
-In: role -> one dataset a season, of the roles "labels", "labels.<annotator>", "probabilities", "truth". Out: class ids
-(T, H, W), 255 where there is none, and levels of class probabilities (T, C, H, W); what was left out is counted.
+In: role -> one dataset a season, of the roles "labels", "probabilities", those of further annotators ("labels.<name>",
+"probabilities.<name>") and "truth". Out: class ids (T, H, W), 255 where there is none, and levels of class
+probabilities (T, C, H, W) of those who give them; what was left out is counted.
 """
 
 from __future__ import annotations
@@ -15,23 +16,23 @@ from numpy.typing import NDArray
 
 from cromss.data.soft_labels import as_probabilities, class_order, fill_up, levels_of, likeliest, settle
 from cromss.data.sources.source import Tally
-from cromss.data.store_layout import is_label_layer
+from cromss.data.store_layout import is_label_layer, is_soft_layer, label_layer, soft_layer
 from cromss.errors import LabelError
 from cromss.geo.align import Alignment
 from cromss.geo.legend import IGNORE, Legend
 from cromss.geo.raster import read_pixels, read_raster
 
-__all__ = ["Labels", "label_roles", "labelled", "read_classes", "read_labels", "require_one_legend", "without"]
+__all__ = ["Labels", "hide", "label_roles", "labelled", "read_classes", "read_labels", "require_one_legend", "without"]
 
 Window = tuple[int, int, int, int]
 Files = Mapping[str, Sequence[rasterio.DatasetReader]]
 Labels = dict[str, NDArray[np.uint8]]
-"""Role -> (T, H, W)."""
+"""Layer of labels -> its map (T, H, W), or the levels beside it (T, C, H, W)."""
 
 
 def label_roles(files: Mapping[str, object]) -> list[str]:
     """The roles that hold labels to learn from."""
-    return [role for role in files if role == "probabilities" or is_label_layer(role)]
+    return [role for role in files if is_label_layer(role) or is_soft_layer(role)]
 
 
 def labelled(maps: Labels) -> NDArray[np.bool_]:
@@ -64,44 +65,41 @@ def read_labels(
     window: Window,
     tally: Tally,
     alignments: Mapping[str, Alignment],
-) -> tuple[Labels, NDArray[np.uint8] | None]:
-    """The labels of each annotator, and the levels of class probabilities where there are such files.
+) -> tuple[Labels, Labels]:
+    """The labels of each annotator, and the levels of class probabilities of those with such files.
 
     alignments: name of a file -> how it is warped onto the grid of the window; maps alone may be.
 
-    Of several annotators those without a single label in the window are left out, unless none has any.
+    The label of an annotator without maps is its likeliest class. Of several annotators those without a single label in
+    the window are left out, unless none has any.
     """
-    maps = {
-        role: read_classes(files[role], legend, class_band, window, alignments)
-        for role in label_roles(files)
-        if role != "probabilities"
-    }
-    if "probabilities" not in files:
-        empty = [role for role, layer in maps.items() if (layer == IGNORE).all()]
-        if empty and len(empty) < len(maps):
-            tally.changed.update(f"places without a label in {role}, which was left out there" for role in empty)
-            maps = {role: layer for role, layer in maps.items() if role not in empty}
-        return maps, None
-    likely, levels = _read_probabilities(files["probabilities"], legend, window, tally)
-    if "labels" not in maps:
-        return {"labels": likely}, levels
-    labels, levels, unlabelled, unsaid = settle(maps["labels"], levels)
-    if unlabelled:
-        tally.changed["pixels of labels set to 255 for want of probabilities"] += unlabelled
-    if unsaid:
-        tally.changed["pixels of probabilities left out for want of a label"] += unsaid
-    return {"labels": labels}, levels
+    maps, soft = {}, {}
+    for layer in dict.fromkeys(map(label_layer, label_roles(files))):
+        if layer in files:
+            maps[layer] = read_classes(files[layer], legend, class_band, window, alignments)
+        if soft_layer(layer) in files:
+            likely, levels = _read_probabilities(files, soft_layer(layer), legend, window, tally)
+            both = _settled(layer, maps[layer], levels, tally) if layer in maps else (likely, levels)
+            maps[layer], soft[layer] = both
+    empty = [layer for layer, labels in maps.items() if (labels == IGNORE).all()]
+    if len(empty) < len(maps):
+        tally.changed.update(f"places without a label in {layer}, which was left out there" for layer in empty)
+        maps, soft = ({layer: one for layer, one in each.items() if layer not in empty} for each in (maps, soft))
+    return maps, soft
 
 
-def without(
-    maps: Labels, levels: NDArray[np.uint8] | None, hidden_THW: NDArray[np.bool_], tally: Tally
-) -> tuple[Labels, NDArray[np.uint8] | None]:
+def without(maps: Labels, soft: Labels, hidden_THW: NDArray[np.bool_], tally: Tally) -> tuple[Labels, Labels]:
     """The labels but for hidden pixels, which become 255, counted; probabilities become 0 there."""
     lost = sum(int((hidden_THW & (layer != IGNORE)).sum()) for layer in maps.values())
     if lost:
         tally.changed["pixels of labels set to 255 under cloud"] += lost
-    maps = {role: np.where(hidden_THW, np.uint8(IGNORE), layer) for role, layer in maps.items()}
-    return maps, None if levels is None else levels * ~hidden_THW[:, None]
+    return hide(maps, soft, hidden_THW)
+
+
+def hide(maps: Labels, soft: Labels, hidden_THW: NDArray[np.bool_]) -> tuple[Labels, Labels]:
+    """The labels with 255, and the probabilities with 0, at hidden pixels."""
+    maps = {layer: np.where(hidden_THW, np.uint8(IGNORE), labels) for layer, labels in maps.items()}
+    return maps, {layer: levels * ~hidden_THW[:, None] for layer, levels in soft.items()}
 
 
 def read_classes(
@@ -130,19 +128,31 @@ def _encoded(
     return encoded_HW[None], ~missing_BHW[band]
 
 
+def _settled(
+    layer: str, labels_THW: NDArray[np.uint8], level_TCHW: NDArray[np.uint8], tally: Tally
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """The labels and levels of one annotator at the pixels that have both, and what was left out, counted."""
+    labels_THW, level_TCHW, unlabelled, unsaid = settle(labels_THW, level_TCHW)
+    if unlabelled:
+        tally.changed[f"pixels of {layer} set to 255 for want of probabilities"] += unlabelled
+    if unsaid:
+        tally.changed[f"pixels of {soft_layer(layer)} left out for want of a label"] += unsaid
+    return labels_THW, level_TCHW
+
+
 def _read_probabilities(
-    datasets: Sequence[rasterio.DatasetReader], legend: Legend, window: Window, tally: Tally
+    files: Files, role: str, legend: Legend, window: Window, tally: Tally
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """The likeliest classes (T, H, W) and the levels (T, C, H, W); none where a pixel has 0 in all bands."""
     labels, levels = [], []
-    for dataset in datasets:
+    for dataset in files[role]:
         raster = read_raster(dataset, window)
         values_CHW = raster.values_BHW[class_order(dataset.descriptions, legend, dataset.name)]
         missing_HW = ~raster.valid_HW | (values_CHW == 0).all(axis=0)
         shares = as_probabilities(values_CHW, missing_HW, legend.num_classes, dataset.name, partial=True)
         shares, partial = fill_up(shares, values_CHW)
         if partial:
-            tally.changed["pixels of probabilities filled up to 1, evenly over the classes"] += partial
+            tally.changed[f"pixels of {role} filled up to 1, evenly over the classes"] += partial
         labels.append(likeliest(shares))
         levels.append(levels_of(shares))
     return np.stack(labels), np.stack(levels)

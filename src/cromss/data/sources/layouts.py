@@ -62,7 +62,7 @@ def settled(opening: Opening) -> Opening:
     """
     if opening.config.layout != "stac" or opening.items is not None:
         return opening
-    plan = plan_stac(opening.config.stac, opening.config.sensors)
+    plan = plan_stac(opening.section, opening.known)
     where = plan.catalog if "://" in plan.catalog else str(opening.root / plan.catalog)
     return dataclasses.replace(opening, items=find_items(plan, where))
 
@@ -76,8 +76,8 @@ def _stac(opening: Opening) -> Source:
 
 
 def _cube(opening: Opening) -> Source:
-    section = opening.config.cube
-    listed = cube_entries(section, opening.config.sensors)
+    section = opening.section
+    listed = cube_entries(section, opening.known)
     return cube_images(section, opening.root, _patterns(opening, listed), roles=listed, **_own(opening, listed))
 
 
@@ -85,7 +85,7 @@ def _patterns(opening: Opening, listed: Collection[str] = ()) -> dict[str, str]:
     """Role -> pattern of what lies in files; a default steps back where the section of the layout lists the role."""
     config = opening.config
     patterns = {"truth": config.truth, "split": None if opening.by_table else config.split}
-    patterns |= {**opening.patterns, **label_patterns(opening), "clouds": config.cloud_mask}
+    patterns |= {**opening.patterns, **label_patterns(opening, listed), "clouds": config.cloud_mask}
     for role in listed:
         if role in (*ROLES, "labels") and patterns.get(role) == default_of(role):
             patterns[role] = None

@@ -14,13 +14,14 @@ from typing import Any
 from cromss.config import PrepareConfig
 from cromss.data.blocks import SplitBlocks
 from cromss.data.sources.own_images import ROLES
-from cromss.data.sources.role_sections import annotators_of
+from cromss.data.sources.role_sections import Known, annotators_of
 from cromss.data.sources.stac_items import FoundItems
+from cromss.data.store_layout import label_layers
 from cromss.errors import ConfigError
 from cromss.geo.legend import Legend
 from cromss.geo.sensor import SENSORS, Sensor
 
-__all__ = ["Opening", "default_of", "refuse_patterns"]
+__all__ = ["Opening", "default_of", "known_names", "refuse_patterns"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,14 +54,25 @@ class Opening:
         return {"stac": self.config.stac, "cube": self.config.cube}.get(self.config.layout) or {}
 
     @property
+    def known(self) -> Known:
+        """The names that the section may use."""
+        return known_names(self.config)
+
+    @property
     def annotators(self) -> tuple[str, ...]:
         """Those whose label maps are kept apart: of the section of the layout, then of patterns."""
         return (*annotators_of(self.section), *self.config.annotators)
 
     @property
-    def soft(self) -> bool:
-        """Whether the set has class probabilities: by their pattern, or by the section of the layout."""
-        return self.config.probabilities is not None or self.section.get("probabilities") is not None
+    def soft(self) -> tuple[str, ...]:
+        """The layers of labels with class probabilities: by their patterns, or by the section of the layout."""
+        given = [each for each in (self.section.get("probabilities"), self.config.probabilities) if each is not None]
+        if not self.annotators:
+            return ("labels",) if given else ()
+        named = (each.items() for each in given if isinstance(each, Mapping))
+        owners = {str(name) for items in named for name, source in items if source is not None}
+        layers = zip(self.annotators, label_layers(self.annotators), strict=True)
+        return tuple(layer for name, layer in layers if name in owners)
 
     @property
     def blocks(self) -> SplitBlocks | None:
@@ -93,6 +105,11 @@ class Opening:
             validation_share=config.validation_share,
             test_share=config.test_share,
         )
+
+
+def known_names(config: PrepareConfig) -> Known:
+    """The names that the section of a layout may use, beside those that it defines."""
+    return Known(sensors=tuple(config.sensors), annotators=tuple(config.annotators))
 
 
 def refuse_patterns(config: PrepareConfig, *, free: Sequence[str] = ()) -> None:

@@ -17,7 +17,7 @@ from cromss.data.record import PlaceRecord
 from cromss.data.sources.file_patterns import Found, find_files, join_by_id
 from cromss.data.sources.raster_scenes import SceneReader
 from cromss.data.sources.source import Orphan, Scene, Tally
-from cromss.data.store_layout import is_label_layer
+from cromss.data.store_layout import is_label_layer, is_soft_layer, label_layer
 from cromss.errors import ConfigError
 from cromss.geo.images import ImageFacts, describe_image
 from cromss.geo.raster import Grid, open_raster
@@ -34,8 +34,9 @@ _LAYERS = ("labels", "probabilities", "truth", "split", "clouds")
 class OwnImages:
     """Reads scenes of own images; iterating gives every record of every complete scene.
 
-    patterns: role -> absolute pattern; roles are sensors, labels (of further annotators labels.<name>), probabilities,
-    truth, split, clouds. Where there are several annotators, a scene has labels of one at least.
+    patterns: role -> absolute pattern; roles are sensors, labels, probabilities (of further annotators labels.<name>
+    and probabilities.<name>), truth, split, clouds. Of several annotators, a scene has all that one of them gives at
+    least.
     entries: role -> those that are no files found by a pattern; open_entry: the path of an entry -> an open raster;
     files_of: that path -> its files on disk. orphans: those of the entries that are known before.
     bands: sensor -> the bands to keep, by name. definitions: what a sensor measures; of all but s1 and s2 an image may
@@ -74,16 +75,16 @@ class OwnImages:
         kept = {sensor: tuple(bands[sensor]) for sensor in self.sensors}
         self._reader = SceneReader(bands=kept, describe=describe, open_file=self._open, **reader)
         found = {**entries, **{role: find_files(role, pattern) for role, pattern in patterns.items()}}
-        maps = tuple(role for role in found if is_label_layer(role))
-        ordered = dict.fromkeys((*self.sensors, "labels", *maps, *_LAYERS))
+        annotators = _annotators(found)
+        maps = (role for roles in annotators for role in roles)
+        ordered = dict.fromkeys((*self.sensors, *maps, *_LAYERS))
         constant = tuple(name for name in self.sensors if name not in SENSORS)
-        several = maps if len(maps) > 1 else ()
         self.scenes, lone = join_by_id(
             {role: found[role] for role in ordered if role in found},
             self.sensors,
-            optional=("truth", *several),
+            optional=("truth",),
             constant=constant,
-            one_of=several,
+            one_of=annotators if len(annotators) > 1 else (),
         )
         self.orphans = [*orphans, *lone]
 
@@ -117,10 +118,19 @@ class OwnImages:
         return self._open_entry(path) if path in self._entries else open_raster(path)
 
 
+def _annotators(roles: Iterable[str]) -> list[tuple[str, ...]]:
+    """The roles of each annotator: its maps, its probabilities, or both."""
+    given: dict[str, list[str]] = {"labels": []}
+    for role in roles:
+        if is_label_layer(role) or is_soft_layer(role):
+            given.setdefault(label_layer(role), []).append(role)
+    return [tuple(sorted(of_one)) for of_one in given.values() if of_one]
+
+
 def _require_roles(patterns: Mapping[str, str], entries: Mapping[str, Found], sensors: Mapping[str, Sensor]) -> None:
     """Raise ConfigError without images, for a role that there is not, and for one that comes from both."""
     roles = {*patterns, *entries}
-    maps = {role for role in roles if is_label_layer(role)}
+    maps = {role for role in roles if is_label_layer(role) or is_soft_layer(role)}
     if not roles & set(sensors) or not roles <= {*sensors, *_LAYERS, *maps}:
         names = " or ".join(sensors)
         expected = f"{names}, and of {', '.join(_LAYERS)}"

@@ -25,6 +25,7 @@ from cromss.data.blocks import NEAR_ANOTHER_SPLIT, SplitBlocks
 from cromss.data.clouds import CLOUD, CloudValues
 from cromss.data.record import PlaceRecord
 from cromss.data.sources.label_rasters import (
+    hide,
     label_roles,
     labelled,
     read_classes,
@@ -35,6 +36,7 @@ from cromss.data.sources.label_rasters import (
 from cromss.data.sources.source import Scene, Tally
 from cromss.data.sources.usable import require_usable
 from cromss.data.splits import majority_split
+from cromss.data.store_layout import is_soft_layer
 from cromss.errors import BandError, ConfigError, GridError, LabelError
 from cromss.geo.align import Alignment, Method, align, as_measured, read_nearest
 from cromss.geo.images import ImageFacts, read_image
@@ -163,14 +165,14 @@ class SceneReader:
         reference = files[self.align_to or self.sensors[0]][0]
         grid, alignments = grid_of(reference), {}
         for role, dataset in ((role, dataset) for role, datasets in files.items() for dataset in datasets):
-            if self.align_to is None or role == "probabilities":
+            if self.align_to is None or is_soft_layer(role):
                 require_same_grid(grid, grid_of(dataset), reference.name, dataset.name, self.grid_tolerance)
             elif (alignment := align(grid_of(dataset), grid, dataset.name, reference.name)) is not None:
                 method = self.resampling if role in self.bands else "nearest"
                 new = dataset.name not in alignments  # one file may serve all seasons
                 tally.changed[f"{role} files warped onto the grid of {self.align_to}, {method}"] += new
                 alignments[dataset.name] = alignment
-        for role in (role for role in files if role not in self.bands and role != "probabilities"):
+        for role in (role for role in files if role not in self.bands and not is_soft_layer(role)):
             for dataset in files[role]:
                 _ = only_band(dataset) if role in ("split", "clouds") else self.class_band(dataset)
         require_one_legend(files)
@@ -236,10 +238,10 @@ class SceneReader:
         truth = None
         if "truth" in opened.files:
             truth = read_classes(opened.files["truth"], self.legend, self.class_band, window, opened.alignments)
-        maps, levels = read_labels(opened.files, self.legend, self.class_band, window, tally, opened.alignments)
+        maps, soft = read_labels(opened.files, self.legend, self.class_band, window, tally, opened.alignments)
         clouds = self._clouds(opened, window)
         if clouds is not None and self.mask_clouds:
-            maps, levels = without(maps, levels, clouds == CLOUD, tally)
+            maps, soft = without(maps, soft, clouds == CLOUD, tally)
         images, valid = self._images(opened, window, tally)
         usable = valid & labelled(maps) if maps else valid
         if self.tile is None:
@@ -256,10 +258,9 @@ class SceneReader:
         if inside is not None:
             outside = ~inside[None]
             tally.labels_outside_split += sum(int((outside & (layer != IGNORE)).sum()) for layer in maps.values())
-            maps = {role: np.where(outside, np.uint8(IGNORE), layer) for role, layer in maps.items()}
+            maps, soft = hide(maps, soft, outside)
             truth = None if truth is None else np.where(outside, np.uint8(IGNORE), truth)
-            levels = None if levels is None else levels * inside
-        labels = maps.pop("labels", None)
+        labels, levels = maps.pop("labels", None), soft.pop("labels", None)
         return PlaceRecord(
             id=name,
             seasons=opened.scene.seasons,
@@ -270,6 +271,7 @@ class SceneReader:
             valid=valid,
             further_labels={role.removeprefix("labels."): layer for role, layer in maps.items()},
             probabilities=levels,
+            further_probabilities={role.removeprefix("labels."): layer for role, layer in soft.items()},
             clouds=clouds,
             split=split,
             grid=opened.grid.window(*window),

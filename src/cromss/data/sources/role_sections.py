@@ -6,22 +6,47 @@ maps of several annotators are kept apart:
     annotators:
       dw: {...}          role "labels", as the first
       osm: {...}         role "labels.osm"
+      rules: null        no maps, but probabilities
+    probabilities:       of annotators by their names
+      rules: {...}       role "probabilities.rules"
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cromss.data.store_layout import is_label_layer, label_layers
+from cromss.data.store_layout import is_label_layer, label_layers, soft_layer
 from cromss.errors import ConfigError
 from cromss.geo.bands import SENSORS, nearest
 
-__all__ = ["Entry", "annotators_of", "check_annotators", "check_keys", "is_map", "role_entries"]
+__all__ = [
+    "NO_NAMES",
+    "Entry",
+    "Known",
+    "annotators_of",
+    "check_annotators",
+    "check_keys",
+    "is_map",
+    "require_owners",
+    "role_entries",
+]
 
 _MAPS = ("labels", "truth", "clouds")
+_LABELS = ("labels", "annotators", "probabilities")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """The names that settings outside of the section define: sensors beside s1 and s2, and annotators."""
+
+    sensors: tuple[str, ...] = ()
+    annotators: tuple[str, ...] = ()
+
+
+NO_NAMES = Known()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,18 +63,25 @@ def is_map(role: str) -> bool:
 
 
 def role_entries(
-    section: Any, sensors: Iterable[str], *, title: str, own: tuple[str, ...], lines: tuple[str, ...], example: str
+    section: Any,
+    known: Known,
+    *,
+    title: str,
+    own: tuple[str, ...],
+    lines: tuple[str, ...],
+    example: str,
 ) -> dict[str, Entry]:
     """Role -> its entry, for all roles that a section names. Raises ConfigError for keys that are not known.
 
-    sensors: those that the settings define, beside s1 and s2. own: the keys of the section that are no roles, of which
-    it needs the first. lines: the keys that the entry of a role may have.
+    own: the keys of the section that are no roles, of which it needs the first. lines: the keys that the entry of a
+    role may have.
     """
-    images = (*SENSORS, *sensors)
-    roles = (*images, *_MAPS, "probabilities")
-    check_keys(section, (*own, *roles, "annotators"), title)
+    images = (*SENSORS, *known.sensors)
+    check_keys(section, (*own, *images, *_MAPS, *_LABELS), title)
     entries = {
-        role: Entry(lines=section[role], where=f"{title}: {role}") for role in roles if section.get(role) is not None
+        role: Entry(lines=section[role], where=f"{title}: {role}")
+        for role in (*images, *_MAPS, "probabilities")
+        if section.get(role) is not None
     }
     if not section.get(own[0]) or not set(images) & set(entries):
         raise ConfigError(
@@ -58,7 +90,9 @@ def role_entries(
             expected=f"{own[0]}, and {' or '.join(images)}",
             do=f"for example {title}: {example}",
         )
-    entries |= _of_annotators(section, title)
+    if known.annotators or section.get("annotators"):
+        entries = {role: entry for role, entry in entries.items() if role not in _LABELS}
+        entries |= _of_annotators(section, known.annotators, title)
     for entry in entries.values():
         check_keys(entry.lines, lines, entry.where)
     return entries
@@ -75,6 +109,19 @@ def check_annotators(names: Iterable[str], where: str | None = None) -> None:
     if strange:
         raise ConfigError(
             "an annotator has a name that cannot be used", got=strange, expected="letters, digits, _, -", where=where
+        )
+
+
+def require_owners(soft: Iterable[str], names: Sequence[str], where: str) -> None:
+    """Raise ConfigError for probabilities of somebody who is no annotator."""
+    strange = [name for name in soft if name not in names]
+    if strange:
+        raise ConfigError(
+            "beside annotators, probabilities are by the name of theirs",
+            got=", ".join(strange),
+            expected=f"some of {', '.join(names)}, each with its own",
+            where=where,
+            do=f"write probabilities: {{{names[0]}: ...}}",
         )
 
 
@@ -96,21 +143,11 @@ def check_keys(section: Any, known: tuple[str, ...], where: str) -> None:
             raise ConfigError("a section has no such setting", got=key, expected=", ".join(known), where=where, do=do)
 
 
-def _of_annotators(section: Mapping[str, Any], title: str) -> dict[str, Entry]:
-    """Role -> entry of each annotator's maps."""
-    listed, where = section.get("annotators"), f"{title}: annotators"
-    if not listed:
-        return {}
-    if not isinstance(listed, Mapping):
-        raise ConfigError(
-            "each annotator has a name",
-            got=listed,
-            expected="NAME: {...} for each, with the lines that labels would have",
-            where=where,
-            do="give patterns of files outside of the section, by the setting annotators",
-        )
-    names = annotators_of(section)
-    check_annotators(names, where)
+def _of_annotators(section: Mapping[str, Any], further: Sequence[str], title: str) -> dict[str, Entry]:
+    """Role -> entry of the maps and the probabilities of each annotator. further: those of other settings."""
+    maps, soft = _by_name(section, "annotators", title), _by_name(section, "probabilities", title)
+    check_annotators(maps, f"{title}: annotators")
+    names = (*maps, *further)
     if section.get("labels") is not None:
         raise ConfigError(
             "several annotators stand in the place of labels",
@@ -119,7 +156,24 @@ def _of_annotators(section: Mapping[str, Any], title: str) -> dict[str, Entry]:
             where=title,
             do="give the labels a name among the annotators",
         )
-    return {
-        role: Entry(lines=lines, where=f"{where}: {name}")
-        for role, name, lines in zip(label_layers(names), names, listed.values(), strict=True)
-    }
+    require_owners(soft, names, f"{title}: probabilities")
+    entries = {}
+    for name, layer in zip(names, label_layers(names), strict=True):
+        if maps.get(name) is not None:
+            entries[layer] = Entry(lines=maps[name], where=f"{title}: annotators: {name}")
+        if soft.get(name) is not None:
+            entries[soft_layer(layer)] = Entry(lines=soft[name], where=f"{title}: probabilities: {name}")
+    return entries
+
+
+def _by_name(section: Mapping[str, Any], key: str, title: str) -> dict[str, Any]:
+    named, like = section.get(key) or {}, {"annotators": "labels"}.get(key, key)
+    if not isinstance(named, Mapping):
+        raise ConfigError(
+            "each annotator has a name",
+            got=named,
+            expected=f"NAME: {{...}} for each, with the lines that {like} would have without annotators",
+            where=f"{title}: {key}",
+            do=f"give patterns of files outside of the section, by the setting {key}",
+        )
+    return {str(name): lines for name, lines in named.items()}

@@ -25,6 +25,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from cromss.data.sources.own_images import OwnImages
 from cromss.data.sources.role_sections import is_map
 from cromss.data.sources.stac_items import FoundItems, StacItem
+from cromss.data.store_layout import is_soft_layer
 from cromss.errors import DamagedFileError, DataError, RangeError
 from cromss.geo.align import Alignment, Method, align
 from cromss.geo.raster import grid_of, open_raster, read_pixels, require_same_grid
@@ -105,7 +106,8 @@ def _stacked(role: str, item: StacItem, stack: ExitStack, resampling: Method) ->
     files = {band: stack.enter_context(_open_address(path, item.origin)) for band, path in item.addresses.items()}
     finest = min(files.values(), key=lambda dataset: abs(dataset.transform.determinant))
     grid = grid_of(finest)
-    if role == "probabilities":  # which are never interpolated
+    soft = is_soft_layer(role)
+    if soft:  # which are never interpolated
         for dataset in files.values():
             require_same_grid(grid, grid_of(dataset), finest.name, dataset.name)
     parts = [(dataset, align(grid_of(dataset), grid, dataset.name, finest.name)) for dataset in files.values()]
@@ -113,8 +115,8 @@ def _stacked(role: str, item: StacItem, stack: ExitStack, resampling: Method) ->
     kinds = {kind for dataset in files.values() for kind in dataset.dtypes}
     if len(kinds) > 1:
         raise RangeError("the assets of an item have different types", got=sorted(kinds), where=item.origin)
-    filling = 0.0 if role in ("s2", "probabilities") else float("nan")  # 0 in all classes: no probabilities
-    dtype = kinds.pop() if role in ("s2", "probabilities") else "float32"
+    filling = 0.0 if soft or role == "s2" else float("nan")  # 0 in all classes: no probabilities
+    dtype = kinds.pop() if soft or role == "s2" else "float32"
     changes = {}
     if coarse := sum(dataset.count for dataset, alignment in parts if alignment is not None):
         changes[f"{role} bands brought onto the grid of the finest band of their item, {resampling}"] = coarse
@@ -130,7 +132,7 @@ def _stacked(role: str, item: StacItem, stack: ExitStack, resampling: Method) ->
         grid=grid,
         descriptions=names,
         dtype=dtype,
-        nodata=None if role == "probabilities" else filling,
+        nodata=None if soft else filling,
         read_window=read,
         block=max(finest.block_shapes),
         file_tags=_tags(role, files.values(), item),

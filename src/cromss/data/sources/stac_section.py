@@ -21,11 +21,11 @@ turned into dB. A role may say a season of its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cromss.data.sources.role_sections import Entry, is_map, role_entries
+from cromss.data.sources.role_sections import NO_NAMES, Entry, Known, is_map, role_entries
 from cromss.data.stac_catalogue import Box, day
 from cromss.errors import ConfigError
 
@@ -60,10 +60,10 @@ class StacPlan:
     place: str | None
 
 
-def plan_stac(section: Any, sensors: Iterable[str] = ()) -> StacPlan:
-    """Read the section. sensors: those that the settings define, beside s1 and s2. Raises ConfigError."""
+def plan_stac(section: Any, known: Known = NO_NAMES) -> StacPlan:
+    """Read the section. Raises ConfigError."""
     example = "{catalog: catalog.json, s2: {collection: s2, asset: image}}"
-    entries = role_entries(section, sensors, title="stac", own=_KEYS, lines=_LINES, example=example)
+    entries = role_entries(section, known, title="stac", own=_KEYS, lines=_LINES, example=example)
     rules = {role: _rule(role, entry, section.get("season")) for role, entry in entries.items()}
     days = {name: None if section.get(name) is None else str(section[name]) for name in ("start", "end")}
     for text in days.values():
