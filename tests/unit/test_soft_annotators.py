@@ -233,7 +233,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_an_annotator_may_give_probabilities_alone_and_the_likeliest_class_is_its_label(root: Path, tmp_path: Path):
+def test_an_annotator_may_give_probabilities_alone_and_the_likeliest_class_is_its_label(root, tmp_path, capsys):
     report = prepare(settings(root, tmp_path / "store", annotators=ANNOTATORS, probabilities=PATTERN))
     store = Store.open(tmp_path / "store")
     assert (store.annotators, store.soft_layers) == (("rules", "dw"), ("probabilities",))
@@ -244,6 +244,8 @@ def test_an_annotator_may_give_probabilities_alone_and_the_likeliest_class_is_it
         labels = read_raster(root / "labels" / f"{name}.tif").values_BHW[0]
         assert np.array_equal(store.read_labels(place, "labels.dw")[0], labels)
     assert report["agreement"][0]["pixels"] == 2 * 16 * 16
+    assert [report["annotators"][name]["probabilities"] for name in ("rules", "dw")] == [True, False]
+    assert "rules: labels and probabilities in 2 places, none in 0" in capsys.readouterr().out
 
 
 def test_the_order_of_annotators_is_that_of_the_settings_whoever_gives_probabilities(root: Path, tmp_path: Path):

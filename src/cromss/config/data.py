@@ -167,9 +167,10 @@ class PrepareConfig:
         labels: pattern of the label maps; null for none.
         annotators: patterns of the label maps of several annotators, kept apart, in place of labels, e.g.
             `{dw: "dw/{id}.tif", osm: "osm/{id}.tif"}`, after those of the section stac or cube; scores are taken
-            against the first (docs/labels.md).
+            against the first; null for one who gives probabilities alone (docs/labels.md).
         probabilities: pattern of soft labels, rasters with a band a class, 0..1 or percent; where labels is null, or
-            left as it is and no such folder is there, the likeliest class is the label.
+            left as it is and no such folder is there, the likeliest class is the label. Of annotators a pattern by
+            name, for some or all, e.g. `{dw: "soft/{id}.tif"}`.
         truth: pattern of exact label maps of the same scenes, where known (for scoring only).
         cloud_mask: pattern of masks of clouds on the same grid, for the share of cloud in the report; without one, B10
             of L1C shows cirrus.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,8 +54,13 @@ class AnnotatorCounts:
         self.same.update(other.same)
 
 
-def summarize_annotators(counts: Iterable[AnnotatorCounts], legend: Legend, names: Sequence[str]) -> dict[str, Any]:
-    """The parts "annotators" and "agreement" of the report (JSON types); nothing where there are not several."""
+def summarize_annotators(
+    counts: Iterable[AnnotatorCounts], legend: Legend, names: Sequence[str], soft: Container[str] = ()
+) -> dict[str, Any]:
+    """The parts "annotators" and "agreement" of the report (JSON types); nothing where there are not several.
+
+    soft: the layers of labels with class probabilities.
+    """
     if len(names) < 2:
         return {}
     total = AnnotatorCounts()
@@ -63,7 +68,7 @@ def summarize_annotators(counts: Iterable[AnnotatorCounts], legend: Legend, name
         total.merge(count)
     layers = dict(zip(label_layers(names), names, strict=True))
     return {
-        "annotators": {name: _describe(total, layer, legend) for layer, name in layers.items()},
+        "annotators": {name: _describe(total, layer, legend, layer in soft) for layer, name in layers.items()},
         "agreement": [
             {"annotators": [layers[layer] for layer in pair], **_agreement(total, frozenset(pair))}
             for pair in itertools.combinations(layers, 2)
@@ -76,7 +81,7 @@ def _agreement(total: AnnotatorCounts, pair: frozenset[str]) -> dict[str, Any]:
     return {"pixels": both, "share": total.same[pair] / both if both else None}
 
 
-def _describe(total: AnnotatorCounts, layer: str, legend: Legend) -> dict[str, Any]:
+def _describe(total: AnnotatorCounts, layer: str, legend: Legend, soft: bool) -> dict[str, Any]:
     pixels = [total.pixels[layer, index] for index in range(legend.num_classes)]
     labelled = sum(pixels)
     shares = {name: count / labelled for name, count in zip(legend.names, pixels, strict=True)} if labelled else {}
@@ -84,5 +89,6 @@ def _describe(total: AnnotatorCounts, layer: str, legend: Legend) -> dict[str, A
         "places": total.places[layer],
         "places_without": total.total - total.places[layer],
         "labelled_pixels": labelled,
+        "probabilities": soft,
         "class_shares": shares,
     }

@@ -129,7 +129,7 @@ def _figures(preparation: Preparation, used: Sequence[Survey], statistics: SetSt
     return {
         **summarize(used, opening.legend),
         **statistics.summary(),
-        **summarize_annotators((one.annotators for one in used), opening.legend, opening.annotators),
+        **summarize_annotators((one.annotators for one in used), opening.legend, opening.annotators, opening.soft),
         "clouds": summarize_clouds((one.clouds for one in used), opening.config.mask_clouds),
         "split_blocks": drawn_blocks(opening.blocks, used),
     }
@@ -327,7 +327,8 @@ def _print(report: Mapping[str, Any], out: Path) -> None:
                 f"{split or 'no split'}: {entry['cloud_share']:.1%} under cloud by {told_by(report['clouds'])}"
             )
     for name, entry in report.get("annotators", {}).items():
-        lines.append(f"{name}: labels in {entry['places']} places, none in {entry['places_without']}")
+        given = "labels and probabilities" if entry["probabilities"] else "labels"
+        lines.append(f"{name}: {given} in {entry['places']} places, none in {entry['places_without']}")
     for entry in report.get("agreement", []):
         if entry["share"] is not None:
             lines.append(f"{' and '.join(entry['annotators'])} agree on {entry['share']:.1%} of {entry['pixels']:,} px")

@@ -26,7 +26,12 @@ def _annotators(report: Mapping[str, Any]) -> Section:
     entries: Mapping[str, Mapping[str, Any]] = report["annotators"]
     classes = list(dict.fromkeys(name for entry in entries.values() for name in entry["class_shares"]))
     rows: list[list[Cell]] = [
-        [name, entry["places"], entry["places_without"], *(_percent(entry["class_shares"].get(c)) for c in classes)]
+        [
+            f"{name} (with probabilities)" if entry["probabilities"] else name,
+            entry["places"],
+            entry["places_without"],
+            *(_percent(entry["class_shares"].get(c)) for c in classes),
+        ]
         for name, entry in entries.items()
     ]
     shares = Table(
