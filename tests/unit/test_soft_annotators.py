@@ -24,6 +24,7 @@ from cromss.method import label_prior, smooth_labels
 from cromss.training.pretrain import pretrain
 from cromss.training.pretrain_setup import Setup
 from records import BANDS, LEGEND, make_record, write_store
+from remote_server import serving
 from small_scenes import grid, settings, write, write_scene
 
 SCALES = {name: published_normalization(name, "all", "paper") for name in ("s1", "s2")}
@@ -176,6 +177,26 @@ def test_draws_do_not_depend_on_who_gives_probabilities_and_without_soft_samples
         assert one["id"] == other["id"]
         assert torch.equal(one["labels"], other["labels"])
         assert torch.equal(one["s2"], other["s2"])
+
+
+def test_where_the_first_annotator_has_nothing_evaluation_ignores_all(store: Store):
+    sample = PatchDataset(store, SCALES, soft=True, training=False)[(0, 1, 1)]
+    assert (sample["labels"] == 255).all()
+    assert sample["probabilities"].shape == (9, 40, 48)
+    assert not sample["probabilities"].any()
+
+
+def test_from_afar_a_batch_is_fetched_whole_before_its_samples_are_read(store: Store, tmp_path: Path):
+    pytest.importorskip("aiohttp", reason="reading over HTTP needs the extra `remote`")
+    with serving(store.path.parent) as server, Store.open(f"{server.address}/store", cache=tmp_path) as remote:
+        here, afar = (PatchDataset(s, SCALES, prior="ts", soft=True, training=True) for s in (store, remote))
+        keys = [(epoch, place, -1) for epoch in range(4) for place in range(3)]
+        afar.prefetch(keys)
+        asked = server.shard_requests()
+        for key in keys:
+            one, other = here[key], afar[key]
+            assert all(torch.equal(one[name], other[name]) for name in one if name != "id")
+        assert server.shard_requests() == asked
 
 
 def test_a_store_that_does_not_say_whose_its_probabilities_are_holds_those_of_the_first():
