@@ -51,13 +51,15 @@ class PriorMaker:
     def window(self, labels_THW: NDArray[Any], geometry: Geometry) -> NDArray[Any]:
         """The labels (T, [C,] H, W) that the prior of a window depends on, (T, [C,] h + 2 m, w + 2 m), contiguous."""
         margin, (height, width) = self.margin, labels_THW.shape[-2:]
-        top, left = geometry.top - margin, geometry.left - margin
-        bottom, right = geometry.top + geometry.height + margin, geometry.left + geometry.width + margin
-        inside = labels_THW[..., max(0, top) : min(height, bottom), max(0, left) : min(width, right)]
-        leading = ((0, 0),) * (labels_THW.ndim - 2)
-        beyond = (*leading, (max(0, -top), max(0, bottom - height)), (max(0, -left), max(0, right - width)))
-        mirrored = np.pad(inside, beyond, mode="symmetric") if any(map(any, beyond)) else inside
-        return geometry.turn(mirrored)
+        rows = _mirrored(geometry.top - margin, geometry.top + geometry.height + margin, height)
+        left, right = geometry.left - margin, geometry.left + geometry.width + margin
+        first, last = max(0, left), min(width, right)  # the columns within the place, copied at once
+        tall = labels_THW.take(rows, axis=-2)
+        window = np.empty((*tall.shape[:-1], right - left), tall.dtype)
+        window[..., first - left : last - left] = tall[..., first:last]
+        window[..., : first - left] = tall[..., _mirrored(left, first, width)]
+        window[..., last - left :] = tall[..., _mirrored(last, right, width)]
+        return geometry.turn(window)
 
     def prior(self, window_BTHW: Tensor, season_B: Tensor) -> Tensor:
         """The prior (B, C, h, w) of windows as `window` gives them, and of the entry of T that was drawn for each."""
@@ -74,3 +76,9 @@ class PriorMaker:
 def shares_of(levels: Tensor) -> Tensor:
     """Probabilities, float32 in 0..1, of levels as a store keeps them."""
     return levels.float().div_(ONE)
+
+
+def _mirrored(start: int, stop: int, size: int) -> NDArray[np.int64]:
+    """Which of `size` pixels each place shows, edges mirrored with the edge pixel repeated: 1 0 | 0 1 2 ... | ..."""
+    position = np.arange(start, stop) % (2 * size)
+    return np.minimum(position, 2 * size - 1 - position)
