@@ -16,14 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from cromss.data.tar_header import SoundHeader
 from cromss.errors import ArchiveError
 
-__all__ = ["TarMember", "UnreadableTar", "read_tar"]
+__all__ = ["TarMember", "read_tar"]
 
 _BUFFER = 2**20
-_LONGEST_EXTENSION = 2**20  # bytes of a long name or of a PAX header; real ones have a few hundred
-_EXTENSIONS = {tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME}
-_EXTENSIONS |= {tarfile.GNUTYPE_LONGLINK}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,26 +32,6 @@ class TarMember:
     plain: bool
     size: int
     content: IO[bytes] | None
-
-
-class _Header(tarfile.TarInfo):
-    """A header that refuses damage; the base class takes it for the end of the archive."""
-
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Any:
-        if len(buf) == tarfile.BLOCKSIZE and not any(buf):
-            return super().frombuf(buf, encoding, errors)  # raises what says: the end
-        try:
-            header = super().frombuf(buf, encoding, errors)
-        except tarfile.HeaderError as error:
-            raise UnreadableTar(f"{error} where a header or the end mark should stand") from None
-        if header.type in _EXTENSIONS and header.size > _LONGEST_EXTENSION:
-            raise UnreadableTar(f"a name or extension of {header.size} bytes")
-        return header
-
-
-class UnreadableTar(Exception):  # noqa: N818 - one of several that the caller turns into its own error
-    """A header that is not one, or one that is absurd."""
 
 
 class _Joined(io.RawIOBase):
@@ -114,7 +92,7 @@ def read_tar(parts: Sequence[Path], kind: str, longest: int, archive: str) -> It
     with io.BufferedReader(_Joined(parts), _BUFFER) as joined:
         stream: IO[bytes] = gzip.GzipFile(fileobj=joined) if kind == "tar.gz" else joined  # type: ignore[assignment]
         counted: Any = _Counted(stream, longest, archive)
-        with tarfile.open(fileobj=counted, mode="r|", tarinfo=_Header, bufsize=_BUFFER) as file:
+        with tarfile.open(fileobj=counted, mode="r|", tarinfo=SoundHeader, bufsize=_BUFFER) as file:
             while (member := file.next()) is not None:
                 plain = member.isreg() or member.isdir()
                 content = file.extractfile(member) if member.isreg() else None

@@ -22,8 +22,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from cromss.data.download.tar_stream import TarMember, UnreadableTar, read_tar
+from cromss.data.download.tar_stream import TarMember, read_tar
 from cromss.data.download.zip_directory import count_zip_entries
+from cromss.data.tar_header import UnreadableTar
 from cromss.errors import ArchiveError, DamagedFileError
 from cromss.files import commit_folder, remove_stale, write_json
 
