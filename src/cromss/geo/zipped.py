@@ -1,12 +1,14 @@
-"""GeoTIFFs inside a zip archive, read without unpacking it.
+"""What lies inside a zip archive, GeoTIFFs above all, read without unpacking it.
 
-In: an archive and the name of a member. Out: an open raster, whose name says archive and member; or an error with both.
+In: an archive and the name of a member. Out: its bytes, or an open raster, whose name says archive and member; or an
+error with both.
 Every member is read once through its checksum before the raster library sees it, because that library does not check
 it, and nothing is ever written to disk.
 """
 
 from __future__ import annotations
 
+import io
 import warnings
 import zipfile
 import zlib
@@ -24,20 +26,22 @@ MAX_MEMBER_BYTES = 256 * 1024**2
 """The most that one member may hold unpacked, in bytes; the largest published tile holds 14 MB."""
 
 
-def open_archive(path: str | Path) -> zipfile.ZipFile:
+def open_archive(path: str | Path, *, content: bytes | None = None) -> zipfile.ZipFile:
     """Open a zip file and read its list of members.
 
+    content: the bytes of a zip that is no file of its own; `path` then only names it.
     Raises MissingDataError; DamagedFileError for a file that is no whole zip, or that lists a name twice.
     """
     path = Path(path)
-    if not path.is_file():
+    if content is None and not path.is_file():
         raise MissingDataError("an archive is absent", where=path, do="check the path; it must be a zip file")
     try:
-        archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError, NotImplementedError) as error:
+        archive = zipfile.ZipFile(path if content is None else io.BytesIO(content))
+    except (zipfile.BadZipFile, OSError, NotImplementedError, ValueError) as error:
         raise DamagedFileError(
             "an archive can not be read", got=error, expected="a whole zip file", where=path, do="fetch it again"
         ) from None
+    archive.filename = str(path)
     names = archive.namelist()
     if len(set(names)) != len(names):
         raise DamagedFileError("an archive lists a name twice", got=f"{len(names)} members", where=path)

@@ -1,8 +1,9 @@
 """Arrays in a zipped Zarr store (version 2), read only after their metadata and their chunks are known to be whole.
 
-In: a `.zarr.zip` file. Out: named arrays, their attributes, and slices of them.
-Two habits of the format are checked here: a chunk that is absent would be read as fill values, so every chunk must be
-in the archive; and metadata may name any codec, so only compressors of bytes are allowed, never one that unpickles.
+In: a `.zarr.zip` file, or the bytes of one. Out: named arrays, their attributes, and slices of them.
+Three habits of the format are checked here: a chunk that is absent would be read as fill values, so every chunk must be
+in the archive; metadata may name any codec, so only compressors of bytes are allowed, never one that unpickles; and a
+compressed chunk says how long it is and what it unpacks to, which must be true before a decompressor believes it.
 The zip file's checksums are compared as chunks are read.
 """
 
@@ -10,10 +11,10 @@ from __future__ import annotations
 
 import datetime
 import importlib
+import itertools
 import json
 import math
 import re
-import zipfile
 import zlib
 from pathlib import Path
 from typing import Any
@@ -31,22 +32,25 @@ _COMPRESSORS = (None, "blosc", "zlib", "gzip", "zstd", "lz4", "bz2", "lzma")
 _FILTERS = ("vlen-utf8", "shuffle", "delta")
 _UNITS = {"nanoseconds": 1e-9, "microseconds": 1e-6, "milliseconds": 1e-3, "seconds": 1.0}
 _UNITS |= {"minutes": 60.0, "hours": 3600.0, "days": 86400.0}
+_BLOSC_HEADER = 16  # bytes; two of its numbers are the length unpacked and the length of the chunk (Blosc 1 format)
 
 
 class ZarrShard:
-    """An open shard. Raises ConfigError without the package zarr, MissingDataError, DamagedFileError."""
+    """An open shard. Raises ConfigError without the package zarr, MissingDataError, DamagedFileError.
 
-    def __init__(self, path: str | Path) -> None:
+    content: the bytes of a shard that is no file of its own; `path` then only names it. largest: the most that one
+    read, or one chunk, may hold unpacked, in bytes.
+    """
+
+    def __init__(self, path: str | Path, *, content: bytes | None = None, largest: int = MAX_BYTES) -> None:
         self.path = Path(path)
         self._zarr = _zarr()
-        self._archive = open_archive(self.path)
+        self._largest = largest
+        self._archive = open_archive(self.path, content=content)
         self._names = frozenset(self._archive.namelist())
-        self._store: Any = None  # opened by the first read: one that never was can not be closed
 
     def close(self) -> None:
         """Let go of the file."""
-        if self._store is not None:
-            self._store.close()
         self._archive.close()
 
     def shape(self, name: str) -> tuple[int, ...]:
@@ -71,22 +75,55 @@ class ZarrShard:
         return self._json(key) if key in self._names else {}
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[Any]:
-        """Rows `start` to `stop` of an array, or all. Raises RangeError above `MAX_BYTES`, DamagedFileError."""
-        shape = self.shape(name)
-        rows = (stop if stop is not None else shape[0]) - start if shape else 1
-        kind = self.dtype(name)
-        needed = rows * math.prod(shape[1:]) * (64 if kind == "|O" else np.dtype(kind).itemsize)
-        if needed > MAX_BYTES:
-            raise RangeError("an array is too large", got=needed, expected=f"at most {MAX_BYTES}", where=self._at(name))
+        """Rows `start` to `stop` of an array, or all. Raises RangeError above `largest`, DamagedFileError."""
+        content = self._metadata(name)
+        shape = tuple(content["shape"])
+        rows = slice(start, min(stop, shape[0]) if stop is not None else shape[0]) if shape else slice(0, 1)
+        item = 64 if content["dtype"] == "|O" else np.dtype(content["dtype"]).itemsize
+        needed = item * max((rows.stop - rows.start) * math.prod(shape[1:]), math.prod(content["chunks"]))
+        if needed > self._largest:
+            raise RangeError(
+                "an array is too large", got=needed, expected=f"at most {self._largest}", where=self._at(name)
+            )
         try:
-            if self._store is None:
-                self._store = self._zarr.storage.ZipStore(str(self.path), mode="r")
-            values = self._zarr.open_array(self._store, path=name, mode="r", zarr_format=2)
-            return np.asarray(values[start:stop] if shape else values[...])
-        except (zipfile.BadZipFile, zlib.error, RuntimeError, ValueError, OSError, EOFError, KeyError) as error:
+            values = self._open(name, content, rows)
+            return np.asarray(values[rows] if shape else values[...])
+        except (zlib.error, RuntimeError, ValueError, TypeError, OSError, EOFError, KeyError) as error:
             raise DamagedFileError(
                 "an array can not be read", got=error, where=self._at(name), do="fetch the shard again"
             ) from None
+
+    def _open(self, name: str, content: dict[str, Any], rows: slice) -> Any:
+        """The array, of which only the chunks of some rows are there: each has been read whole, and is what it says."""
+        buffer = importlib.import_module("zarr.core.buffer").default_buffer_prototype().buffer
+        held = {f"{name}/.zarray": buffer.from_bytes(json.dumps(content).encode())}
+        spans = [range(-(-length // size)) for length, size in zip(content["shape"], content["chunks"], strict=True)]
+        if spans:
+            size = content["chunks"][0]
+            spans[0] = range(rows.start // size, -(-rows.stop // size))
+        separator = content.get("dimension_separator", ".")
+        for index in itertools.product(*spans):
+            key = f"{name}/{separator.join(map(str, index)) or '0'}"
+            chunk = read_member(self._archive, key)
+            self._require_whole(key, chunk, content)
+            held[key] = buffer.from_bytes(chunk)
+        return self._zarr.open_array(held, path=name, mode="r", zarr_format=2)
+
+    def _require_whole(self, key: str, chunk: bytes, content: dict[str, Any]) -> None:
+        """Raise DamagedFileError unless a chunk of Blosc has the lengths that it says; others are checked unpacked."""
+        if (content["compressor"] or {}).get("id") != "blosc":
+            return
+        unpacked, packed = (int.from_bytes(chunk[at : at + 4], "little") for at in (4, 12))
+        known = content["dtype"] != "|O" and not content["filters"]
+        expected = math.prod(content["chunks"]) * np.dtype(content["dtype"]).itemsize if known else unpacked
+        if len(chunk) < _BLOSC_HEADER or packed != len(chunk) or unpacked != expected or unpacked > self._largest:
+            raise DamagedFileError(
+                "a chunk has another length than it says, or than its array has",
+                got=f"{len(chunk)} bytes, which say {packed}; unpacked {unpacked}",
+                expected=f"{expected} bytes unpacked",
+                where=self._at(key),
+                do="fetch the shard again",
+            )
 
     def _metadata(self, name: str) -> dict[str, Any]:
         key = f"{name}/.zarray"
@@ -119,7 +156,7 @@ class ZarrShard:
         compressor = (content["compressor"] or {}).get("id")
         filters = [entry["id"] for entry in content["filters"] or ()]
         plain = bool(re.fullmatch(r"[<>|][iufUM]\d+(\[\w+\])?", content["dtype"]))
-        text = content["dtype"] == "|O" and filters == ["vlen-utf8"]
+        text = np.dtype(content["dtype"]) == object and filters == ["vlen-utf8"]
         if compressor not in _COMPRESSORS or not set(filters) <= set(_FILTERS) or not (plain or text):
             raise DamagedFileError(
                 "an array is stored in a way that is not allowed",
