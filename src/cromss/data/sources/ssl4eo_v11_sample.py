@@ -1,0 +1,123 @@
+"""One sample of SSL4EO-S12 v1.1 as one sensor saw it: what both editions hold, and what is checked of it in both.
+
+In: arrays of a sample as a shard of either edition has them. Out: a `SensorImage`: four times of 264 x 264 px of 10 m,
+which pixels hold data, the grid, and the days.
+
+Coordinates of columns and rows are taken as pixel centres; a centre of the sample outside its own grid is refused.
+
+Shapes: T = 4 times, B bands, H = W = 264.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from affine import Affine
+from numpy.typing import NDArray
+from rasterio.crs import CRS
+from rasterio.errors import CRSError
+from rasterio.warp import transform as transform_points
+
+from cromss.data.sources.source import Tally
+from cromss.data.sources.ssl4eo_bands import SIDE
+from cromss.errors import BandError, GridError
+from cromss.geo.bands import band_name, get_sensor
+from cromss.geo.raster import Grid
+
+__all__ = ["DTYPES", "SPLITS", "TIMES", "Edition", "SensorImage", "Shard", "band_rows", "sample_grid"]
+
+SPLITS: Mapping[str, str] = {"train": "train", "val": "validation"}
+"""Folder -> the published split of all that it holds."""
+
+TIMES = 4
+DTYPES: Mapping[str, tuple[str, ...]] = {"s1": ("<f2", "<f4"), "s2": ("<i2", "<u2")}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SensorImage:
+    """image: (T, B, H, W) in the sensor's type and unit. valid: (T, H, W), False where there is no data.
+
+    days: YYYY-MM-DD of each time. number: the publisher's number of the place. where: shard and sample, for messages.
+    """
+
+    image: NDArray[Any]
+    valid: NDArray[np.bool_]
+    grid: Grid
+    days: tuple[str, ...]
+    number: str
+    where: str
+
+
+class Shard(Protocol):
+    """An open shard of one sensor."""
+
+    @property
+    def path(self) -> Path:
+        """The file that it was opened from."""
+        ...
+
+    def read(self, sample: str, bands: Sequence[str], tally: Tally) -> SensorImage:
+        """A sample, with the bands of these names. Raises DataError of the fitting kind."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the file."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Edition:
+    """How an edition is packed.
+
+    ending: of the names of its shards. example: such a name. pattern: of such names; the group `split`, where there is
+    one, must be the folder's. samples: the ids of a shard. open: (path, sensor, product) -> the shard.
+    """
+
+    ending: str
+    example: str
+    pattern: re.Pattern[str]
+    samples: Callable[[Path], Sequence[str]]
+    open: Callable[[Path, str, str], Shard]
+
+
+def band_rows(sensor: str, product: str, found: Iterable[object], where: str | Path) -> dict[str, int]:
+    """Band -> its row in an image. Raises BandError unless exactly the product's bands are there."""
+    names = [str(band_name(sensor, str(name))) for name in found]
+    expected = get_sensor(sensor).products[product]
+    if sorted(names) != sorted(expected):
+        raise BandError(
+            f"a sample of {product} holds other bands", got=names, expected=", ".join(expected), where=where
+        )
+    return {name: row for row, name in enumerate(names)}
+
+
+def sample_grid(
+    x_W: NDArray[Any], y_H: NDArray[Any], *, centre: tuple[float, float], code: int, where: str | Path
+) -> Grid:
+    """The grid of a sample. centre: (lat, lon). code: of the CRS, by EPSG.
+
+    Raises GridError unless it is north up, 10 m, and around the centre.
+    """
+    x, y = x_W.astype(np.float64), y_H.astype(np.float64)
+    even = len(x) == len(y) == SIDE and np.abs(np.diff(x) - 10).max() < 0.1 and np.abs(np.diff(y) + 10).max() < 0.1
+    if not even:
+        raise GridError("a sample is not on a north-up grid of 10 m", got=f"x {x[:3]}, y {y[:3]}", where=where)
+    try:
+        crs = CRS.from_epsg(code)
+    except CRSError:
+        raise GridError("a sample has an unknown CRS", got=code, expected="an EPSG code", where=where) from None
+    lat, lon = centre
+    (east,), (north,) = transform_points(CRS.from_epsg(4326), crs, [lon], [lat])
+    if not (x[0] <= east <= x[-1] and y[-1] <= north <= y[0]):
+        raise GridError(
+            "the centre of a sample lies outside its grid",
+            got=f"{lat:.4f}, {lon:.4f}, so {east:.0f}, {north:.0f}",
+            expected=f"x {x[0]:.0f} to {x[-1]:.0f}, y {y[-1]:.0f} to {y[0]:.0f}",
+            where=where,
+        )
+    return Grid(height=SIDE, width=SIDE, transform=Affine(10, 0, x[0] - 5, 0, -10, y[0] + 5), crs=crs)

@@ -1,0 +1,156 @@
+"""The Zarr edition of SSL4EO-S12 v1.1: shards of 64 places as zipped Zarr.
+
+In: `ssl4eos12_{train,val}_seasonal_data_<6 digits>.zarr.zip`, each with
+    bands (sample, time, band, 264, 264)    S1GRD float16 dB; S2 int16 DN + 1000
+    sample, band                            ids of 7 digits; B01 .. B12, or vv, vh
+    crs, x_, y_ (sample ...)                EPSG code; coordinates of columns and rows
+    center_lat, center_lon, time_           of each sample
+Out: a `SensorImage` a sample.
+
+    DN = value - 1000; a value from 1 to 999 is refused: such a file is of another edition, without the offset
+
+All bands 0, or all 1000, is no data, and so is NaN in s1 where the array declares it. Masks of clouds are not used.
+A whole chunk of samples is held in memory, because it can only be unpacked in one piece: `prepare` took 1.0 GB for a
+shard of 64 samples.
+Seen: the publisher's description of this edition, with names, types and sizes, and his reading script. Not seen: a
+shard. Assumed: Zarr version 2 as xarray writes it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cromss.data.sources.source import Tally
+from cromss.data.sources.ssl4eo_bands import SIDE
+from cromss.data.sources.ssl4eo_v11_sample import DTYPES, TIMES, Edition, SensorImage, band_rows, sample_grid
+from cromss.data.sources.zarr_shard import ZarrShard, decode_times
+from cromss.errors import DamagedFileError, GridError, RangeError
+from cromss.geo.bands import check_values, get_sensor
+from cromss.geo.raster import Grid
+
+__all__ = ["OFFSET", "ZARR_EDITION", "ZarrSamples"]
+
+OFFSET = 1000
+"""What the publisher added to every DN of this edition, as processing baseline 04.00 does."""
+
+
+class ZarrSamples:
+    """One shard of one sensor, with the chunk of samples that was read last."""
+
+    def __init__(self, path: Path, sensor: str, product: str) -> None:
+        self._shard, self._sensor = ZarrShard(path), sensor
+        self._bands = band_rows(sensor, product, self._shard.read("band"), path)
+        self._rows = {str(sample): row for row, sample in enumerate(self._shard.read("sample"))}
+        shape = (len(self._rows), TIMES, len(self._bands), SIDE, SIDE)
+        if self._shard.shape("bands") != shape or self._shard.dtype("bands") not in DTYPES[sensor]:
+            raise GridError(
+                "the images of a shard have another shape or type than the layout says",
+                got=f"{self._shard.shape('bands')} {self._shard.dtype('bands')}",
+                expected=f"{shape} (sample, time, band, y, x) {' or '.join(DTYPES[sensor])}",
+                where=path,
+            )
+        self._first, self._values = -1, np.empty(0)
+
+    @property
+    def path(self) -> Path:
+        """The file that it was opened from."""
+        return self._shard.path
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._shard.close()
+
+    def read(self, sample: str, bands: Sequence[str], tally: Tally) -> SensorImage:
+        """A sample, with the bands of these names. Raises RangeError, GridError, DamagedFileError."""
+        where, row = f"{self.path}, sample {sample}", self._rows[sample]
+        values = self._read(row)
+        valid_THW = self._valid(values)
+        chosen = values[:, [self._bands[name] for name in bands]]
+        if self._sensor == "s2":
+            chosen = _without_offset(chosen, valid_THW, where)
+            tally.changed[f"s2 band images less the publisher's offset of {OFFSET} DN"] += TIMES * len(bands)
+        for time in range(TIMES):
+            check_values(self._sensor, chosen[time], valid_THW[time], bands, where)
+        return SensorImage(
+            image=chosen.astype(get_sensor(self._sensor).dtype),
+            valid=valid_THW,
+            grid=self._grid(row, where),
+            days=self._days(row),
+            number=sample,
+            where=where,
+        )
+
+    def _grid(self, row: int, where: str) -> Grid:
+        x, y, lat, lon, code = (
+            self._shard.read(name, row, row + 1)[0] for name in ("x_", "y_", "center_lat", "center_lon", "crs")
+        )
+        return sample_grid(x, y, centre=(float(lat), float(lon)), code=int(code), where=where)
+
+    def _days(self, row: int) -> tuple[str, ...]:
+        times = self._shard.read("time_", row, row + 1)[0]
+        return tuple(decode_times(times, self._shard.attributes("time_"), self.path / "time_"))
+
+    def _read(self, row: int) -> NDArray[Any]:
+        """All values of a row; the chunk of rows around it is kept."""
+        size = self._shard.chunk("bands")[0]
+        first = row - row % size
+        if first != self._first:
+            self._values = np.empty(0)  # let go of one chunk before the next is read
+            self._values, self._first = self._shard.read("bands", first, first + size), first
+        return np.asarray(self._values[row - first])
+
+    def _valid(self, values: NDArray[Any]) -> NDArray[np.bool_]:
+        missing = (values == 0).all(axis=1)
+        if self._sensor == "s2":
+            missing |= (values == OFFSET).all(axis=1)
+        elif self._shard.fill_is_nan("bands"):
+            missing |= np.isnan(values).any(axis=1)
+        result: NDArray[np.bool_] = ~missing
+        return result
+
+
+def _samples(path: Path) -> list[str]:
+    shard = ZarrShard(path)
+    try:
+        samples = [str(sample) for sample in shard.read("sample")]
+    finally:
+        shard.close()
+    strange = [sample for sample in samples if not re.fullmatch(r"\d{7}", sample)]
+    if strange or len(set(samples)) != len(samples):
+        raise DamagedFileError(
+            "the samples of a shard are not named as the layout says",
+            got=strange[:3] or "a name twice",
+            expected="ids of 7 digits that differ",
+            where=path,
+        )
+    return samples
+
+
+def _without_offset(values: NDArray[Any], valid_THW: NDArray[np.bool_], where: str) -> NDArray[Any]:
+    """DN of pixels with data, 0 elsewhere."""
+    native = np.where(valid_THW[:, None], values.astype(np.int32) - OFFSET, 0)
+    below = int((native < 0).any(axis=1).sum())
+    if below:
+        raise RangeError(
+            f"Sentinel-2 values lie below the offset of {OFFSET} that this edition has",
+            got=f"{below} pixels, down to {int(native.min()) + OFFSET}",
+            expected=f"at least {OFFSET} where there is data",
+            where=where,
+            do="check which edition this is: without the offset it is another layout; or leave the place out",
+        )
+    return native
+
+
+ZARR_EDITION = Edition(
+    ending=".zarr.zip",
+    example="ssl4eos12_train_seasonal_data_000001.zarr.zip",
+    pattern=re.compile(r"ssl4eos12_(?P<split>train|val)_seasonal_data_\d{6}\.zarr\.zip", re.ASCII),
+    samples=_samples,
+    open=ZarrSamples,
+)
