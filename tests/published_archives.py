@@ -127,44 +127,64 @@ def zip_folder(folder: Path, path: Path, prefix: str = "") -> Path:
 
 def write_shard(path: Path, product: str, places: list[str], scratch: Path, **changes: Any) -> Path:
     """One shard of SSL4EO-S12 v1.1 as xarray writes Zarr version 2, chunked by time; `changes` replace arrays."""
-    import zarr  # the tests of this layout are skipped without it
-
-    sensor = "s1" if product == "GRD" else "s2"
-    names = SENSORS[sensor].products[product]
-    count, side = len(places), 264
-    rng = np.random.default_rng([int(places[0]), len(product), len(names)])
-    table = SENSORS[sensor].statistics[product]
-    mean, std = (np.array([table[name][part] for name in names])[:, None, None] for part in (0, 1))
-    coarse = rng.uniform(-1, 1, (count, 4, len(names), 8, 8)).repeat(33, 3).repeat(33, 4)
-    images = np.maximum(mean + std * coarse, -40 if sensor == "s1" else 1)
-    bands = images.astype(np.float16) if sensor == "s1" else images.astype(np.int16) + np.int16(1000)
-    x = 340805.0 + 5000 * np.arange(count)[:, None] + 10 * np.arange(side)
-    y = 5314795.0 - 10 * np.arange(side)[None].repeat(count, 0)
-    lon, lat = transform("EPSG:32633", "EPSG:4326", x[:, 132] - 5, y[:, 132] + 5)
-    days = np.array([0, 95, 190, 280]) * 86400 + (3600 if sensor == "s1" else 0)
-    arrays: dict[str, Any] = {
-        "bands": bands,
-        "sample": np.array(places, "<U7"),
-        "band": np.array([_long(name) for name in names]),
-        "crs": np.full(count, 32633, np.int64),
-        "x_": x,
-        "y_": y,
-        "center_lon": np.array(lon),
-        "center_lat": np.array(lat),
-        "time_": days[None].repeat(count, 0),
-        "cloud_mask": np.zeros((count, 4, 8, 8), np.uint8),
-        **changes,
-    }
+    samples = [sample_arrays(product, int(place), column) for column, place in enumerate(places)]
+    stacked = {name: np.stack([sample[name] for sample in samples]) for name in samples[0] if name != "band"}
+    arrays = {{"x": "x_", "y": "y_", "time": "time_"}.get(name, name): values for name, values in stacked.items()}
+    arrays |= {"bands": offset(arrays["bands"]), "band": samples[0]["band"], "sample": np.array(places, "<U7")}
+    arrays |= changes
     folder = scratch / path.name
-    group = zarr.open_group(str(folder), mode="w", zarr_format=2)
-    for name, values in arrays.items():
-        chunks = (count, 1, *values.shape[2:]) if name == "bands" else values.shape
-        fill = "NaN" if values.dtype.kind == "f" else None
-        array = group.create_array(name, shape=values.shape, chunks=chunks, dtype=values.dtype, fill_value=fill)
-        array[...] = values
-    group["time_"].attrs["units"] = "seconds since 2020-03-01 10:00:00"
+    write_zarr(folder, arrays, {"bands": (len(places), 1, *arrays["bands"].shape[2:])})
     path.parent.mkdir(parents=True, exist_ok=True)
     return zip_folder(folder, path)
+
+
+def offset(bands: np.ndarray) -> np.ndarray:
+    """The images as the Zarr edition has them: 1000 more for Sentinel-2."""
+    return bands if bands.dtype.kind == "f" else bands + np.int16(1000)
+
+
+def sample_arrays(product: str, number: int, column: int = 0) -> dict[str, np.ndarray]:
+    """What one sensor holds of one sample of v1.1, by name, without offset; places of other columns lie apart."""
+    sensor = "s1" if product == "GRD" else "s2"
+    names, side = SENSORS[sensor].products[product], 264
+    rng = np.random.default_rng([number, len(product), len(names)])
+    table = SENSORS[sensor].statistics[product]
+    mean, std = (np.array([table[name][part] for name in names])[:, None, None] for part in (0, 1))
+    coarse = rng.uniform(-1, 1, (4, len(names), 8, 8)).repeat(33, 2).repeat(33, 3)
+    images = np.maximum(mean + std * coarse, -40 if sensor == "s1" else 1)
+    x = 340805.0 + 5000 * column + 10 * np.arange(side)
+    y = 5314795.0 - 10 * np.arange(side)
+    (lon,), (lat,) = transform("EPSG:32633", "EPSG:4326", [x[132] - 5], [y[132] + 5])
+    days = np.array([0, 95, 190, 280]) * 86400 + (3600 if sensor == "s1" else 0)
+    stamps = [str(time).replace("-", "").replace(":", "") for time in np.datetime64("2020-03-01T10:00:00") + days]
+    form = "S1A_IW_GRDH_1SDV_{0}_{0}_032904_03CFBA_D457" if sensor == "s1" else "{0}_{0}_T33UWP"
+    return {
+        "bands": images.astype(np.float16 if sensor == "s1" else np.int16),
+        "band": np.array([_long(name) for name in names]),
+        "crs": np.array(32633, np.int64),
+        "x": x,
+        "y": y,
+        "center_lon": np.array(lon),
+        "center_lat": np.array(lat),
+        "time": days,
+        "file_id": np.array([form.format(stamp) for stamp in stamps]),
+        "cloud_mask": np.zeros((4, 8, 8), np.uint8),
+    }
+
+
+def write_zarr(folder: Path, arrays: dict[str, Any], chunks: dict[str, tuple[int, ...]] | None = None) -> None:
+    """Arrays as xarray writes them in Zarr version 2, each in one chunk unless `chunks` says otherwise."""
+    import zarr  # the tests of these layouts are skipped without it
+
+    group = zarr.open_group(str(folder), mode="w", zarr_format=2)
+    for name, values in arrays.items():
+        size = (chunks or {}).get(name, values.shape)
+        fill = "NaN" if values.dtype.kind == "f" else None
+        array = group.create_array(name, shape=values.shape, chunks=size, dtype=values.dtype, fill_value=fill)
+        array[...] = values
+    for name in ("time", "time_"):
+        if name in arrays:
+            group[name].attrs["units"] = "seconds since 2020-03-01 10:00:00"
 
 
 def _long(name: str) -> str:

@@ -23,6 +23,7 @@ from small_scenes import settings
 zarr = pytest.importorskip("zarr", reason="needs the package zarr: pip install 'cromss[zarr]'")
 
 ALL = {sensor: SENSORS[sensor].bands for sensor in ("s1", "s2")}
+LATER = ("20200604", "20200907", "20201211", "20210311")  # each 95 days after the days that the generator gives
 TRAIN, VAL = "ssl4eos12_train_seasonal_data_000001.zarr.zip", "ssl4eos12_val_seasonal_data_000001.zarr.zip"
 
 
@@ -122,6 +123,11 @@ def test_no_data_is_zero_or_the_bare_offset_in_every_band_and_nan_for_s1(copy, t
         ("spacing", GridError, "10 m"),
         ("ids", DamagedFileError, "7 digits"),
         ("grids", GridError, "shifted"),
+        ("order", DamagedFileError, "another order"),
+        ("product", DamagedFileError, "another order"),
+        ("season", DamagedFileError, "different seasons"),
+        ("coordinates", GridError, "array x_ has another shape"),
+        ("code", GridError, "array crs has another shape or type"),
     ],
 )
 def test_shards_that_differ_from_the_layout_are_refused(copy, tmp_path, change, error, text):
@@ -134,6 +140,14 @@ def test_shards_that_differ_from_the_layout_are_refused(copy, tmp_path, change, 
         "spacing": lambda: {"x_": raw(path, "x_") * 2},
         "ids": lambda: {"sample": np.array(["a", "b"])},
         "grids": lambda: {"x_": raw(path, "x_") + 10},
+        "order": lambda: {"file_id": raw(path, "file_id")[:, [0, 3, 1, 2]]},
+        "product": lambda: {"file_id": np.full((2, 4), "S2A")},
+        "season": lambda: {
+            "time_": raw(path, "time_") + 95 * 86400,
+            "file_id": np.array([[f"{day}T100000_{day}T100000_T33UWP" for day in LATER]] * 2),
+        },
+        "coordinates": lambda: {"x_": raw(path, "x_")[:1]},
+        "code": lambda: {"crs": raw(path, "crs").astype(np.float64)},
     }[change]()
     write_shard(path, "L1C", ["0000173", "0179869"], tmp_path / "scratch", **changes)
     with pytest.raises(error, match=text) as caught:
@@ -151,6 +165,22 @@ def rewrite(path, change):
             archive.writestr(name, content)
 
 
+def test_a_chunk_that_says_another_length_is_refused_before_it_is_unpacked(copy):
+    path = copy / "val" / "S1GRD" / VAL
+    for at in (4, 12):  # the lengths unpacked and packed, in the header of Blosc
+
+        def change(members, at=at):
+            chunk = bytearray(members["bands/0.2.0.0.0"])
+            chunk[at : at + 4] = (2**31 - 1).to_bytes(4, "little")
+            members["bands/0.2.0.0.0"] = bytes(chunk)
+
+        whole = path.read_bytes()
+        rewrite(path, change)
+        with pytest.raises(DamagedFileError, match="another length than it says"):
+            records(copy, bands={"s1": ALL["s1"]})
+        path.write_bytes(whole)
+
+
 def test_a_missing_chunk_is_refused_and_never_read_as_fill_values(copy):
     path = copy / "val" / "S2L1C" / VAL
     rewrite(path, lambda members: members.pop("bands/0.2.0.0.0"))
@@ -159,7 +189,13 @@ def test_a_missing_chunk_is_refused_and_never_read_as_fill_values(copy):
 
 
 @pytest.mark.parametrize(
-    "part", [{"compressor": {"id": "pickle"}}, {"dtype": "|O", "filters": [{"id": "pickle"}]}, {"chunks": [0, 1]}]
+    "part",
+    [
+        {"compressor": {"id": "pickle"}},
+        {"dtype": "|O", "filters": [{"id": "pickle"}]},
+        {"chunks": [0, 1]},
+        {"dtype": "<i3"},
+    ],
 )
 def test_metadata_that_names_another_codec_is_refused(copy, part):
     def change(members):
@@ -214,5 +250,8 @@ def test_times_are_read_in_the_units_of_the_convention(tmp_path):
     assert decode_times(two, {"units": "seconds since 2020-02-28 23:00:00"}, tmp_path) == ["2020-02-28", "2020-03-01"]
     assert decode_times(two // 86400, {"units": "days since 1970-01-01"}, tmp_path) == ["1970-01-01", "1970-01-03"]
     assert decode_times(np.array(["2020-11-16T02:30:01"], "datetime64[ns]"), {}, tmp_path) == ["2020-11-16"]
+    for values, units in ((two * 2**40, "days since 2020-01-01"), (two * np.nan, "days since 2020-13-01")):
+        with pytest.raises(DamagedFileError, match="can not be read"):
+            decode_times(values, {"units": units}, tmp_path)
     with pytest.raises(DamagedFileError, match="fortnights"):
         decode_times(two, {"units": "fortnights since 2020-01-01"}, tmp_path)

@@ -32,7 +32,7 @@ from cromss.geo.bands import get_sensor, require_product_bands
 from cromss.geo.legend import IGNORE
 from cromss.geo.raster import Grid
 
-__all__ = ["FOLDERS", "LAYOUT", "MAX_BOX_PX", "NoisyLabels", "Ssl4eoS12", "pair_by_date", "season_date"]
+__all__ = ["FOLDERS", "LAYOUT", "MAX_BOX_PX", "NoisyLabels", "Ssl4eoS12", "pair_by_date", "product_date", "season_date"]
 
 LAYOUT = "{s1,s2c,s2a}/<7-digit id>/<product id>/<band>.tif"
 FOLDERS: Mapping[str, str] = {"GRD": "s1", "L1C": "s2c", "L2A": "s2a"}
@@ -213,19 +213,27 @@ class Ssl4eoS12:
         return {**dates, "boxes_apart_px": f"{far:.1f}"}
 
 
-def season_date(name: str, sensor: str) -> datetime.date:
-    """The day of an acquisition, from the name of its folder. Raises DamagedFileError for another name."""
+def product_date(name: str, sensor: str) -> datetime.date | None:
+    """The day of an acquisition, from the id of its product; None for another name."""
     match = _DATES[sensor].fullmatch(name)
     try:
-        return datetime.date.fromisoformat(match.group(1) if match else "")
+        return datetime.date.fromisoformat(match.group(1)) if match else None
     except ValueError:
+        return None
+
+
+def season_date(name: str, sensor: str) -> datetime.date:
+    """The day of an acquisition, from the name of its folder. Raises DamagedFileError for another name."""
+    day = product_date(name, sensor)
+    if day is None:
         example = {"s1": "S1A_IW_GRDH_1SDV_20200607T010800_20200607T010825_032904_03CFBA_D457", "s2": ""}[sensor]
         raise DamagedFileError(
             "a folder is not named like an acquisition",
             got=name,
             expected=f"a name like {example or '20200604T054639_20200604T054831_T43RCP'}",
             do="correct root or layout; folders of other things do not belong into a place",
-        ) from None
+        )
+    return day
 
 
 def pair_by_date(names: Sequence[str], lead: str, others: Sequence[str], sensor: str) -> dict[str, str]:

@@ -4,11 +4,13 @@ In: `{train,val}/{S1GRD,S2L1C,S2L2A}/<shard>`, the shards of one edition (`ssl4e
 Out: a `PlaceRecord` a sample; folder val is the published validation split.
 
 The sensors of a sample stand in shards of the same name, and are paired by the id of the sample; what has no partner is
-an orphan. Their grids may be half a pixel apart. Scenes come shard by shard.
+an orphan. Their grids may be half a pixel apart, and their days 60: seasons lie about 90 days apart, so more would be
+images of different seasons. Scenes come shard by shard.
 """
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -28,6 +30,7 @@ __all__ = ["MODALITIES", "Ssl4eoS12V11"]
 MODALITIES: Mapping[str, str] = {"GRD": "S1GRD", "L1C": "S2L1C", "L2A": "S2L2A"}
 
 _TOLERANCE_PX = 0.5
+_MAX_DAYS = 60
 
 
 class Ssl4eoS12V11:
@@ -81,6 +84,7 @@ class Ssl4eoS12V11:
         }
         first, last = found[self.sensors[0]], found[self.sensors[-1]]
         require_same_grid(first.grid, last.grid, first.where, last.where, _TOLERANCE_PX)
+        _require_near(first, last)
         valid = np.logical_and.reduce([image.valid for image in found.values()])
         require_usable(valid, valid, [first.where] * TIMES, ())
         yield PlaceRecord(
@@ -142,6 +146,19 @@ class Ssl4eoS12V11:
                 self._open.pop(sensor).close()
             self._open[sensor] = self._edition.open(path, sensor, self._products[sensor])
         return self._open[sensor]
+
+
+def _require_near(first: SensorImage, last: SensorImage) -> None:
+    for one, other in zip(first.days, last.days, strict=True):
+        apart = abs((datetime.date.fromisoformat(one) - datetime.date.fromisoformat(other)).days)
+        if apart > _MAX_DAYS:
+            raise DamagedFileError(
+                "the two sensors saw a place in different seasons",
+                got=f"{one} and {other}, {apart} days apart",
+                expected=f"at most {_MAX_DAYS} days",
+                where=f"{first.where}\n      and {last.where}",
+                do="leave the place out",
+            )
 
 
 def _notes(found: Mapping[str, SensorImage]) -> dict[str, str]:

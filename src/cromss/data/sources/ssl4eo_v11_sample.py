@@ -4,6 +4,8 @@ In: arrays of a sample as a shard of either edition has them. Out: a `SensorImag
 which pixels hold data, the grid, and the days.
 
 Coordinates of columns and rows are taken as pixel centres; a centre of the sample outside its own grid is refused.
+Each acquisition has a time and the id of its product, which holds its day, too. Where the two differ, the images may
+lie in another order than their times, as Sentinel-1 did in the publisher's first release, and are refused.
 
 Shapes: T = 4 times, B bands, H = W = 264.
 """
@@ -25,17 +27,36 @@ from rasterio.warp import transform as transform_points
 
 from cromss.data.sources.source import Tally
 from cromss.data.sources.ssl4eo_bands import SIDE
-from cromss.errors import BandError, GridError
+from cromss.data.sources.ssl4eo_s12 import product_date
+from cromss.errors import BandError, DamagedFileError, GridError
 from cromss.geo.bands import band_name, get_sensor
 from cromss.geo.raster import Grid
 
-__all__ = ["DTYPES", "SPLITS", "TIMES", "Edition", "SensorImage", "Shard", "band_rows", "sample_grid"]
+__all__ = [
+    "ARRAYS",
+    "SPLITS",
+    "TIMES",
+    "Edition",
+    "SensorImage",
+    "Shard",
+    "band_rows",
+    "product_days",
+    "sample_grid",
+]
 
 SPLITS: Mapping[str, str] = {"train": "train", "val": "validation"}
 """Folder -> the published split of all that it holds."""
 
 TIMES = 4
-DTYPES: Mapping[str, tuple[str, ...]] = {"s1": ("<f2", "<f4"), "s2": ("<i2", "<u2")}
+ARRAYS: Mapping[str, tuple[str, ...]] = {
+    "s1": ("<f2", "<f4"),
+    "s2": ("<i2", "<u2"),
+    "coordinate": ("<f8",),
+    "code": ("<i4", "<i8"),
+    "time": ("<i8", "<f8", "<M8*"),
+    "text": ("<U*", "|O"),
+}
+"""What an array holds -> patterns of the types that it may have, as Zarr writes them."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -94,6 +115,24 @@ def band_rows(sensor: str, product: str, found: Iterable[object], where: str | P
             f"a sample of {product} holds other bands", got=names, expected=", ".join(expected), where=where
         )
     return {name: row for row, name in enumerate(names)}
+
+
+def product_days(sensor: str, days: Sequence[str], products: Iterable[object], where: str) -> tuple[str, ...]:
+    """The days of a sample, by its times. products: the ids of the acquisitions that its images come from.
+
+    Raises DamagedFileError unless both say the same.
+    """
+    names = [str(name) for name in products]
+    said = [str(product_date(name, sensor)) for name in names]
+    if said != list(days):
+        raise DamagedFileError(
+            "the images of a sample are not those of its times, or lie in another order",
+            got=f"times {', '.join(days)}, but products {', '.join(names)}",
+            expected="the same days in the same order",
+            where=where,
+            do="leave the place out, or fetch the shard again: Sentinel-1 was first released out of order",
+        )
+    return tuple(days)
 
 
 def sample_grid(

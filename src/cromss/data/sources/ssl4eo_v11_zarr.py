@@ -4,7 +4,8 @@ In: `ssl4eos12_{train,val}_seasonal_data_<6 digits>.zarr.zip`, each with
     bands (sample, time, band, 264, 264)    S1GRD float16 dB; S2 int16 DN + 1000
     sample, band                            ids of 7 digits; B01 .. B12, or vv, vh
     crs, x_, y_ (sample ...)                EPSG code; coordinates of columns and rows
-    center_lat, center_lon, time_           of each sample
+    center_lat, center_lon (sample)
+    time_, file_id (sample, time)           and the ids of the products that the images come from
 Out: a `SensorImage` a sample.
 
     DN = value - 1000; a value from 1 to 999 is refused: such a file is of another edition, without the offset
@@ -28,9 +29,17 @@ from numpy.typing import NDArray
 
 from cromss.data.sources.source import Tally
 from cromss.data.sources.ssl4eo_bands import SIDE
-from cromss.data.sources.ssl4eo_v11_sample import DTYPES, TIMES, Edition, SensorImage, band_rows, sample_grid
+from cromss.data.sources.ssl4eo_v11_sample import (
+    ARRAYS,
+    TIMES,
+    Edition,
+    SensorImage,
+    band_rows,
+    product_days,
+    sample_grid,
+)
 from cromss.data.sources.zarr_shard import ZarrShard, decode_times
-from cromss.errors import DamagedFileError, GridError, RangeError
+from cromss.errors import DamagedFileError, RangeError
 from cromss.geo.bands import check_values, get_sensor
 from cromss.geo.raster import Grid
 
@@ -38,6 +47,17 @@ __all__ = ["OFFSET", "ZARR_EDITION", "ZarrSamples"]
 
 OFFSET = 1000
 """What the publisher added to every DN of this edition, as processing baseline 04.00 does."""
+
+_ARRAYS = (
+    ("x_", "coordinate", SIDE),
+    ("y_", "coordinate", SIDE),
+    ("center_lat", "coordinate"),
+    ("center_lon", "coordinate"),
+    ("crs", "code"),
+    ("time_", "time", TIMES),
+    ("file_id", "text", TIMES),
+)
+"""Name, kind, and the shape of one sample."""
 
 
 class ZarrSamples:
@@ -47,14 +67,10 @@ class ZarrSamples:
         self._shard, self._sensor = ZarrShard(path), sensor
         self._bands = band_rows(sensor, product, self._shard.read("band"), path)
         self._rows = {str(sample): row for row, sample in enumerate(self._shard.read("sample"))}
-        shape = (len(self._rows), TIMES, len(self._bands), SIDE, SIDE)
-        if self._shard.shape("bands") != shape or self._shard.dtype("bands") not in DTYPES[sensor]:
-            raise GridError(
-                "the images of a shard have another shape or type than the layout says",
-                got=f"{self._shard.shape('bands')} {self._shard.dtype('bands')}",
-                expected=f"{shape} (sample, time, band, y, x) {' or '.join(DTYPES[sensor])}",
-                where=path,
-            )
+        count = len(self._rows)
+        self._shard.require("bands", (count, TIMES, len(self._bands), SIDE, SIDE), ARRAYS[sensor])
+        for name, kind, *more in _ARRAYS:
+            self._shard.require(name, (count, *more), ARRAYS[kind])
         self._first, self._values = -1, np.empty(0)
 
     @property
@@ -81,7 +97,7 @@ class ZarrSamples:
             image=chosen.astype(get_sensor(self._sensor).dtype),
             valid=valid_THW,
             grid=self._grid(row, where),
-            days=self._days(row),
+            days=self._days(row, where),
             number=sample,
             where=where,
         )
@@ -92,9 +108,10 @@ class ZarrSamples:
         )
         return sample_grid(x, y, centre=(float(lat), float(lon)), code=int(code), where=where)
 
-    def _days(self, row: int) -> tuple[str, ...]:
-        times = self._shard.read("time_", row, row + 1)[0]
-        return tuple(decode_times(times, self._shard.attributes("time_"), self.path / "time_"))
+    def _days(self, row: int, where: str) -> tuple[str, ...]:
+        times, products = (self._shard.read(name, row, row + 1)[0] for name in ("time_", "file_id"))
+        days = decode_times(times, self._shard.attributes("time_"), self.path / "time_")
+        return product_days(self._sensor, days, products, where)
 
     def _read(self, row: int) -> NDArray[Any]:
         """All values of a row; the chunk of rows around it is kept."""

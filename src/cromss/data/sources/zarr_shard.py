@@ -10,19 +10,21 @@ The zip file's checksums are compared as chunks are read.
 from __future__ import annotations
 
 import datetime
+import fnmatch
 import importlib
 import itertools
 import json
 import math
 import re
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cromss.errors import ConfigError, DamagedFileError, MissingDataError, RangeError
+from cromss.errors import ConfigError, DamagedFileError, GridError, MissingDataError, RangeError
 from cromss.geo.raster import MAX_BYTES
 from cromss.geo.zipped import open_archive, read_member
 
@@ -68,6 +70,19 @@ class ZarrShard:
     def fill_is_nan(self, name: str) -> bool:
         """Whether an array declares NaN as the value of what was never measured."""
         return str(self._metadata(name)["fill_value"]) == "NaN"
+
+    def require(self, name: str, shape: tuple[int, ...], types: Sequence[str]) -> None:
+        """Raise GridError unless an array has this shape, and a type that one of the patterns, such as "<f[48]", fits.
+
+        Raises MissingDataError, DamagedFileError as `shape`.
+        """
+        if self.shape(name) != shape or not any(fnmatch.fnmatchcase(self.dtype(name), pattern) for pattern in types):
+            raise GridError(
+                f"the array {name} has another shape or type than the layout says",
+                got=f"{self.shape(name)} {self.dtype(name)}",
+                expected=f"{shape} {' or '.join(types)}",
+                where=self.path,
+            )
 
     def attributes(self, name: str) -> dict[str, Any]:
         """The attributes of an array."""
@@ -181,7 +196,7 @@ class ZarrShard:
 def decode_times(values: NDArray[Any], attributes: dict[str, Any], where: Path) -> list[str]:
     """Days, as YYYY-MM-DD, of times in the CF convention ("seconds since 2020-01-01", ...) or of datetime64.
 
-    Raises DamagedFileError for another convention.
+    Raises DamagedFileError for another convention, and for numbers that are no time.
     """
     if values.dtype.kind == "M":
         return [str(day) for day in values.astype("datetime64[D]")]
@@ -191,11 +206,14 @@ def decode_times(values: NDArray[Any], attributes: dict[str, Any], where: Path) 
         raise DamagedFileError(
             "times are in an unknown unit", got=units, expected="seconds since YYYY-MM-DD, and the like", where=where
         )
-    since = datetime.datetime.fromisoformat(match.group(2))
-    for part, factor in zip(match.group(3).split(":") if match.group(3) else [], (3600, 60, 1), strict=False):
-        since += datetime.timedelta(seconds=float(part) * factor)
     step = _UNITS[match.group(1)]
-    return [(since + datetime.timedelta(seconds=float(value) * step)).date().isoformat() for value in values]
+    try:
+        since = datetime.datetime.fromisoformat(match.group(2))
+        for part, factor in zip(match.group(3).split(":") if match.group(3) else [], (3600, 60, 1), strict=False):
+            since += datetime.timedelta(seconds=float(part) * factor)
+        return [(since + datetime.timedelta(seconds=float(value) * step)).date().isoformat() for value in values]
+    except (ValueError, OverflowError) as error:
+        raise DamagedFileError("times can not be read", got=f"{values} {units}: {error}", where=where) from None
 
 
 def _zarr() -> Any:
