@@ -5,6 +5,8 @@ The pixels are drawn from the seed; names, sizes, types, boxes and folders are t
 
 from __future__ import annotations
 
+import io
+import tarfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -133,7 +135,8 @@ def write_shard(path: Path, product: str, places: list[str], scratch: Path, **ch
     arrays |= {"bands": offset(arrays["bands"]), "band": samples[0]["band"], "sample": np.array(places, "<U7")}
     arrays |= changes
     folder = scratch / path.name
-    write_zarr(folder, arrays, {"bands": (len(places), 1, *arrays["bands"].shape[2:])})
+    chunks = {"bands": (len(places), 1, *arrays["bands"].shape[2:])}
+    write_zarr(folder, arrays, "seconds since 2020-03-01 10:00:00", chunks)
     path.parent.mkdir(parents=True, exist_ok=True)
     return zip_folder(folder, path)
 
@@ -172,7 +175,9 @@ def sample_arrays(product: str, number: int, column: int = 0) -> dict[str, np.nd
     }
 
 
-def write_zarr(folder: Path, arrays: dict[str, Any], chunks: dict[str, tuple[int, ...]] | None = None) -> None:
+def write_zarr(
+    folder: Path, arrays: dict[str, Any], units: str, chunks: dict[str, tuple[int, ...]] | None = None
+) -> None:
     """Arrays as xarray writes them in Zarr version 2, each in one chunk unless `chunks` says otherwise."""
     import zarr  # the tests of these layouts are skipped without it
 
@@ -184,7 +189,7 @@ def write_zarr(folder: Path, arrays: dict[str, Any], chunks: dict[str, tuple[int
         array[...] = values
     for name in ("time", "time_"):
         if name in arrays:
-            group[name].attrs["units"] = "seconds since 2020-03-01 10:00:00"
+            group[name].attrs["units"] = units
 
 
 def _long(name: str) -> str:
@@ -199,3 +204,33 @@ def write_v11(root: Path, scratch: Path, product: str = "L1C") -> None:
         name = f"ssl4eos12_{split}_seasonal_data_000001.zarr.zip"
         write_shard(root / split / "S1GRD" / name, "GRD", places, scratch / f"{split}1")
         write_shard(root / split / folder / name, product, places, scratch / f"{split}2")
+
+
+def tar_member(product: str, number: int, scratch: Path, column: int = 0, **changes: Any) -> bytes:
+    """One sample of one sensor as a member of the tar edition; `changes` replace arrays."""
+    arrays = sample_arrays(product, number, column) | {"sample": np.array(f"{number:07d}")}
+    arrays["time"] = (arrays["time"] + 1583056800) * 10**9  # 2020-03-01 10:00 after 1970
+    folder = scratch / f"{product}-{number}"
+    write_zarr(folder, arrays | changes, "nanoseconds since 1970-01-01")
+    return zip_folder(folder, scratch / f"{product}-{number}.zip").read_bytes()
+
+
+def write_tar(path: Path, members: dict[str, bytes]) -> Path:
+    """Members as the package webdataset packs them: with a PAX header each, for times of parts of a second."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as file:
+        for name, content in members.items():
+            header = tarfile.TarInfo(name)
+            header.size, header.mtime = len(content), 1771286400.25
+            file.addfile(header, io.BytesIO(content))
+    return path
+
+
+def write_v11_tar(root: Path, scratch: Path, product: str = "L1C") -> None:
+    """The tar edition of SSL4EO-S12 v1.1 with two samples for training and two for validation, a shard each."""
+    folder = {"L1C": "S2L1C", "L2A": "S2L2A"}[product]
+    for split, numbers in (("train", (216839, 80717)), ("val", (173, 179869))):
+        names = [f"ssl4eos12_{split}_seasonal_data_{number:07d}.zarr.zip" for number in (1, 2)]
+        for modality, of in (("S1GRD", "GRD"), (folder, product)):
+            contents = [tar_member(of, number, scratch / split, column) for column, number in enumerate(numbers)]
+            write_tar(root / split / modality / "ssl4eos12_shard_000001.tar", dict(zip(names, contents, strict=True)))

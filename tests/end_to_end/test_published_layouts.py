@@ -16,7 +16,7 @@ from cromss.data.store import verify_store
 from cromss.errors import CromssError
 from cromss.training.pretrain import pretrain
 from cromss.training.transfer import transfer
-from published_archives import write_expert, write_nol, write_ssl4eo, write_v11, zip_folder
+from published_archives import write_expert, write_nol, write_ssl4eo, write_v11, write_v11_tar, zip_folder
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 PREPARE = sorted(RECIPES.glob("prepare-*.yaml"))
@@ -87,13 +87,15 @@ def test_expert_tiles_of_the_published_sizes_take_a_step_of_transfer(task, tmp_p
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["ssl4eo-s12", "ssl4eo-s12-v1_1"])
-def test_images_without_labels_are_prepared_and_refused_by_training_with_a_reason(name, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "edition"), [("ssl4eo-s12", ""), ("ssl4eo-s12-v1_1", "zarr"), ("ssl4eo-s12-v1_1", "tar")]
+)
+def test_images_without_labels_are_prepared_and_refused_by_training_with_a_reason(name, edition, tmp_path):
     if name == "ssl4eo-s12":
         write_ssl4eo(tmp_path / "in", places=4, seasons=1)
     else:
         pytest.importorskip("zarr", reason="needs the package zarr: pip install 'cromss[zarr]'")
-        write_v11(tmp_path / "in", tmp_path / "scratch")
+        {"zarr": write_v11, "tar": write_v11_tar}[edition](tmp_path / "in", tmp_path / "scratch")
     assert prepared(name, tmp_path / "in", tmp_path)["places"] == 4
     with pytest.raises(CromssError, match="labels"):
         pretrain(from_mapping(PretrainConfig, {**SMALL, "data": str(tmp_path / "store"), "out": str(tmp_path / "run")}))

@@ -1,7 +1,7 @@
 """A tar header that is sound or refused: the standard library takes a damaged one for the end of the archive.
 
-In: the 512 bytes where a header or the end mark should stand. Out: a `tarfile.TarInfo`, or `UnreadableTar`; a name or
-extension header has a greatest length. To be given to `tarfile.open` as `tarinfo`.
+In: the 512 bytes where a header or the end mark should stand. Out: a `tarfile.TarInfo`, or `UnreadableTar`; no size is
+below zero, and a name or extension header has a greatest length. To be given to `tarfile.open` as `tarinfo`.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ class SoundHeader(tarfile.TarInfo):
             header = super().frombuf(buf, encoding, errors)
         except tarfile.HeaderError as error:
             raise UnreadableTar(f"{error} where a header or the end mark should stand") from None
+        if header.size < 0:  # would be read as: all that is left
+            raise UnreadableTar(f"a header of {header.size} bytes")
         if header.type in _EXTENSIONS and header.size > _LONGEST_EXTENSION:
             raise UnreadableTar(f"a name or extension of {header.size} bytes")
         return header

@@ -1,6 +1,7 @@
 """SSL4EO-S12 v1.1: places with four seasons, images and places registered anew, in shards of either edition.
 
-In: `{train,val}/{S1GRD,S2L1C,S2L2A}/<shard>`, the shards of one edition (`ssl4eo_v11_zarr`).
+In: `{train,val}/{S1GRD,S2L1C,S2L2A}/<shard>`, the shards of one edition: tar files (`ssl4eo_v11_tar`), as the data set
+is published today, or zipped Zarr (`ssl4eo_v11_zarr`), as it was before. Names tell which; both in one root is refused.
 Out: a `PlaceRecord` a sample; folder val is the published validation split.
 
 The sensors of a sample stand in shards of the same name, and are paired by the id of the sample; what has no partner is
@@ -18,10 +19,11 @@ import numpy as np
 
 from cromss.data.record import PlaceRecord
 from cromss.data.sources.source import Orphan, Scene, Tally
-from cromss.data.sources.ssl4eo_v11_sample import SPLITS, TIMES, SensorImage, Shard
+from cromss.data.sources.ssl4eo_v11_sample import SPLITS, TIMES, Edition, SensorImage, Shard
+from cromss.data.sources.ssl4eo_v11_tar import TAR_EDITION
 from cromss.data.sources.ssl4eo_v11_zarr import ZARR_EDITION
 from cromss.data.sources.usable import require_usable
-from cromss.errors import DamagedFileError, MissingDataError
+from cromss.errors import DamagedFileError, DataError, MissingDataError
 from cromss.geo.bands import require_product_bands
 from cromss.geo.raster import require_same_grid
 
@@ -29,6 +31,7 @@ __all__ = ["MODALITIES", "Ssl4eoS12V11"]
 
 MODALITIES: Mapping[str, str] = {"GRD": "S1GRD", "L1C": "S2L1C", "L2A": "S2L2A"}
 
+_EDITIONS = (ZARR_EDITION, TAR_EDITION)
 _TOLERANCE_PX = 0.5
 _MAX_DAYS = 60
 
@@ -38,8 +41,8 @@ class Ssl4eoS12V11:
 
     bands: sensor -> the bands to keep, by name. product: of s2, L1C or L2A. train_split: place -> split of a place in
     the folder train.
-    Raises MissingDataError for a root without the layout, DamagedFileError for shards that are not whole, ConfigError
-    without the package zarr, BandError for bands that the product does not have.
+    Raises MissingDataError for a root without the layout, DataError for one with both editions, DamagedFileError for
+    shards that are not whole, ConfigError without the package zarr, BandError for bands that the product does not have.
     """
 
     def __init__(
@@ -55,7 +58,7 @@ class Ssl4eoS12V11:
         self._products = {sensor: "GRD" if sensor == "s1" else product for sensor in bands}
         for sensor, names in bands.items():
             require_product_bands(sensor, self._products[sensor], names)
-        self._edition = ZARR_EDITION
+        self._edition = _edition(self._root)
         self._open: dict[str, Shard] = {}
         self._folders: dict[str, str] = {}
         self.scenes: list[Scene] = []
@@ -64,12 +67,11 @@ class Ssl4eoS12V11:
             self._find(folder)
         if not self.scenes:
             raise MissingDataError(
-                "there are no shards of SSL4EO-S12 v1.1",
-                got=sorted(p.name for p in self._root.iterdir())[:10] if self._root.is_dir() else "no folder",
-                expected=f"{{train,val}}/{{{','.join(MODALITIES[p] for p in self._products.values())}}}/"
-                "ssl4eos12_*_seasonal_data_*.zarr.zip with the same samples",
+                "no sample of SSL4EO-S12 v1.1 is there in all sensors",
+                got=f"{len(self.orphans)} samples without partners",
+                expected="the same shards in " + ", ".join(MODALITIES[p] for p in self._products.values()),
                 where=self._root,
-                do="correct root; the edition as tar files is another layout, which is not read",
+                do="fetch the other folders, or leave a sensor out (s1 or s2 null)",
             )
 
     def records(
@@ -84,7 +86,7 @@ class Ssl4eoS12V11:
         }
         first, last = found[self.sensors[0]], found[self.sensors[-1]]
         require_same_grid(first.grid, last.grid, first.where, last.where, _TOLERANCE_PX)
-        _require_near(first, last)
+        _require_same_place(first, last)
         valid = np.logical_and.reduce([image.valid for image in found.values()])
         require_usable(valid, valid, [first.where] * TIMES, ())
         yield PlaceRecord(
@@ -110,12 +112,7 @@ class Ssl4eoS12V11:
     def _find(self, folder: str) -> None:
         """Note the scenes of one folder of splits, and what has no partner."""
         shards = {
-            sensor: {
-                path.name: path
-                for path in (self._root / folder / MODALITIES[product]).glob("*")
-                if (match := self._edition.pattern.fullmatch(path.name))
-                and match.groupdict().get("split", folder) == folder
-            }
+            sensor: {path.name: path for path in self._listed(folder, MODALITIES[product])}
             for sensor, product in self._products.items()
         }
         for name in sorted(set().union(*shards.values())):
@@ -128,6 +125,21 @@ class Ssl4eoS12V11:
                     self.orphans.append(Orphan(id=place, season=None, missing=missing, found=paths))
                 else:
                     self._add(place, folder, there)
+
+    def _listed(self, folder: str, modality: str) -> list[Path]:
+        """The shards of one folder. Raises DamagedFileError for one of another name."""
+        paths = sorted((self._root / folder / modality).glob(f"*{self._edition.ending}"))
+        for path in paths:
+            match = self._edition.pattern.fullmatch(path.name)
+            if match is None or match.groupdict().get("split", folder) != folder:
+                raise DamagedFileError(
+                    "a shard is not named as the layout says",
+                    got=path.name,
+                    expected=f"names like {self._edition.example.format(split=folder)}",
+                    where=path,
+                    do="put files of other data sets elsewhere",
+                )
+        return paths
 
     def _add(self, place: str, folder: str, shards: Mapping[str, Path]) -> None:
         if place in self._folders:
@@ -148,7 +160,49 @@ class Ssl4eoS12V11:
         return self._open[sensor]
 
 
-def _require_near(first: SensorImage, last: SensorImage) -> None:
+def _edition(root: Path) -> Edition:
+    """The edition whose shards are there. Raises MissingDataError, or DataError for both."""
+    found = {
+        edition.ending: [
+            path
+            for folder in SPLITS
+            for modality in MODALITIES.values()
+            for path in (root / folder / modality).glob(f"*{edition.ending}")
+        ]
+        for edition in _EDITIONS
+    }
+    there = [edition for edition in _EDITIONS if found[edition.ending]]
+    if len(there) > 1:
+        raise DataError(
+            "both editions of SSL4EO-S12 v1.1 are there",
+            got=", ".join(f"{len(found[edition.ending])} shards *{edition.ending}" for edition in there),
+            expected="one of them: they hold the same places, under other ids and with other values",
+            where=root,
+            do="move one to a root of its own",
+        )
+    if not there:
+        raise MissingDataError(
+            "there are no shards of SSL4EO-S12 v1.1",
+            got=sorted(p.name for p in root.iterdir())[:10] if root.is_dir() else "no folder",
+            expected=f"{{{','.join(SPLITS)}}}/{{{','.join(MODALITIES.values())}}}/ with "
+            + " or ".join(edition.example.format(split="train") for edition in reversed(_EDITIONS)),
+            where=root,
+            do="correct root",
+        )
+    return there[0]
+
+
+def _require_same_place(first: SensorImage, last: SensorImage) -> None:
+    """Raise DamagedFileError unless the publisher's number is the same, and each time of one season."""
+    where = f"{first.where}\n      and {last.where}"
+    if first.number != last.number:
+        raise DamagedFileError(
+            "two sensors hold different places under one name",
+            got=f"{first.number} and {last.number}",
+            expected="the same number",
+            where=where,
+            do="fetch both shards again",
+        )
     for one, other in zip(first.days, last.days, strict=True):
         apart = abs((datetime.date.fromisoformat(one) - datetime.date.fromisoformat(other)).days)
         if apart > _MAX_DAYS:
@@ -156,10 +210,11 @@ def _require_near(first: SensorImage, last: SensorImage) -> None:
                 "the two sensors saw a place in different seasons",
                 got=f"{one} and {other}, {apart} days apart",
                 expected=f"at most {_MAX_DAYS} days",
-                where=f"{first.where}\n      and {last.where}",
+                where=where,
                 do="leave the place out",
             )
 
 
 def _notes(found: Mapping[str, SensorImage]) -> dict[str, str]:
-    return {f"{sensor}_date": ",".join(image.days) for sensor, image in found.items()}
+    (number, *_) = {image.number for image in found.values()}
+    return {"sample": number} | {f"{sensor}_date": ",".join(image.days) for sensor, image in found.items()}

@@ -29,25 +29,31 @@ from cromss.data.sources.source import Tally
 from cromss.data.sources.ssl4eo_bands import SIDE
 from cromss.data.sources.ssl4eo_s12 import product_date
 from cromss.errors import BandError, DamagedFileError, GridError
-from cromss.geo.bands import band_name, get_sensor
+from cromss.geo.bands import band_name, check_values, get_sensor
 from cromss.geo.raster import Grid
 
 __all__ = [
     "ARRAYS",
+    "OFFSET",
     "SPLITS",
     "TIMES",
     "Edition",
     "SensorImage",
     "Shard",
     "band_rows",
+    "in_unit",
     "product_days",
     "sample_grid",
+    "valid_pixels",
 ]
 
 SPLITS: Mapping[str, str] = {"train": "train", "val": "validation"}
 """Folder -> the published split of all that it holds."""
 
 TIMES = 4
+OFFSET = 1000
+"""What the publisher added to every DN of the Zarr edition, as processing baseline 04.00 does, and later took off."""
+
 ARRAYS: Mapping[str, tuple[str, ...]] = {
     "s1": ("<f2", "<f4"),
     "s2": ("<i2", "<u2"),
@@ -95,8 +101,9 @@ class Shard(Protocol):
 class Edition:
     """How an edition is packed.
 
-    ending: of the names of its shards. example: such a name. pattern: of such names; the group `split`, where there is
-    one, must be the folder's. samples: the ids of a shard. open: (path, sensor, product) -> the shard.
+    ending: of the names of its shards. example: such a name, where {split} stands for the folder. pattern: of such
+    names; the group `split`, where there is one, must be the folder's. samples: the ids of a shard.
+    open: (path, sensor, product) -> the shard.
     """
 
     ending: str
@@ -135,6 +142,24 @@ def product_days(sensor: str, days: Sequence[str], products: Iterable[object], w
     return tuple(days)
 
 
+def valid_pixels(values_TBHW: NDArray[Any], empty: Sequence[int], *, nan: bool) -> NDArray[np.bool_]:
+    """(T, H, W), False where all bands have one of the values `empty`, or a band is NaN and `nan` means no data."""
+    missing_THW = np.logical_or.reduce([(values_TBHW == value).all(axis=1) for value in empty])
+    if nan:
+        missing_THW |= np.isnan(values_TBHW).any(axis=1)
+    valid_THW: NDArray[np.bool_] = ~missing_THW
+    return valid_THW
+
+
+def in_unit(
+    sensor: str, values_TBHW: NDArray[Any], valid_THW: NDArray[np.bool_], bands: Sequence[str], where: str
+) -> NDArray[Any]:
+    """The values in the sensor's type. Raises RangeError for pixels with data that cannot be in its unit."""
+    for values_BHW, valid_HW in zip(values_TBHW, valid_THW, strict=True):
+        check_values(sensor, values_BHW, valid_HW, bands, where)
+    return values_TBHW.astype(get_sensor(sensor).dtype)
+
+
 def sample_grid(
     x_W: NDArray[Any], y_H: NDArray[Any], *, centre: tuple[float, float], code: int, where: str | Path
 ) -> Grid:
@@ -148,7 +173,7 @@ def sample_grid(
         raise GridError("a sample is not on a north-up grid of 10 m", got=f"x {x[:3]}, y {y[:3]}", where=where)
     try:
         crs = CRS.from_epsg(code)
-    except CRSError:
+    except (CRSError, OverflowError):
         raise GridError("a sample has an unknown CRS", got=code, expected="an EPSG code", where=where) from None
     lat, lon = centre
     (east,), (north,) = transform_points(CRS.from_epsg(4326), crs, [lon], [lat])

@@ -31,22 +31,21 @@ from cromss.data.sources.source import Tally
 from cromss.data.sources.ssl4eo_bands import SIDE
 from cromss.data.sources.ssl4eo_v11_sample import (
     ARRAYS,
+    OFFSET,
     TIMES,
     Edition,
     SensorImage,
     band_rows,
+    in_unit,
     product_days,
     sample_grid,
+    valid_pixels,
 )
 from cromss.data.sources.zarr_shard import ZarrShard, decode_times
 from cromss.errors import DamagedFileError, RangeError
-from cromss.geo.bands import check_values, get_sensor
 from cromss.geo.raster import Grid
 
-__all__ = ["OFFSET", "ZARR_EDITION", "ZarrSamples"]
-
-OFFSET = 1000
-"""What the publisher added to every DN of this edition, as processing baseline 04.00 does."""
+__all__ = ["ZARR_EDITION", "ZarrSamples"]
 
 _ARRAYS = (
     ("x_", "coordinate", SIDE),
@@ -86,15 +85,14 @@ class ZarrSamples:
         """A sample, with the bands of these names. Raises RangeError, GridError, DamagedFileError."""
         where, row = f"{self.path}, sample {sample}", self._rows[sample]
         values = self._read(row)
-        valid_THW = self._valid(values)
+        empty = (0, OFFSET) if self._sensor == "s2" else (0,)
+        valid_THW = valid_pixels(values, empty, nan=self._sensor == "s1" and self._shard.fill_is_nan("bands"))
         chosen = values[:, [self._bands[name] for name in bands]]
         if self._sensor == "s2":
             chosen = _without_offset(chosen, valid_THW, where)
             tally.changed[f"s2 band images less the publisher's offset of {OFFSET} DN"] += TIMES * len(bands)
-        for time in range(TIMES):
-            check_values(self._sensor, chosen[time], valid_THW[time], bands, where)
         return SensorImage(
-            image=chosen.astype(get_sensor(self._sensor).dtype),
+            image=in_unit(self._sensor, chosen, valid_THW, bands, where),
             valid=valid_THW,
             grid=self._grid(row, where),
             days=self._days(row, where),
@@ -121,15 +119,6 @@ class ZarrSamples:
             self._values = np.empty(0)  # let go of one chunk before the next is read
             self._values, self._first = self._shard.read("bands", first, first + size), first
         return np.asarray(self._values[row - first])
-
-    def _valid(self, values: NDArray[Any]) -> NDArray[np.bool_]:
-        missing = (values == 0).all(axis=1)
-        if self._sensor == "s2":
-            missing |= (values == OFFSET).all(axis=1)
-        elif self._shard.fill_is_nan("bands"):
-            missing |= np.isnan(values).any(axis=1)
-        result: NDArray[np.bool_] = ~missing
-        return result
 
 
 def _samples(path: Path) -> list[str]:
@@ -166,7 +155,7 @@ def _without_offset(values: NDArray[Any], valid_THW: NDArray[np.bool_], where: s
 
 ZARR_EDITION = Edition(
     ending=".zarr.zip",
-    example="ssl4eos12_train_seasonal_data_000001.zarr.zip",
+    example="ssl4eos12_{split}_seasonal_data_000001.zarr.zip",
     pattern=re.compile(r"ssl4eos12_(?P<split>train|val)_seasonal_data_\d{6}\.zarr\.zip", re.ASCII),
     samples=_samples,
     open=ZarrSamples,
