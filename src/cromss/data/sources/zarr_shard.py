@@ -101,27 +101,38 @@ class ZarrShard:
                 "an array is too large", got=needed, expected=f"at most {self._largest}", where=self._at(name)
             )
         try:
-            values = self._open(name, content, rows)
-            return np.asarray(values[rows] if shape else values[...])
+            return self._joined(name, content, rows)
         except (zlib.error, RuntimeError, ValueError, TypeError, OSError, EOFError, KeyError) as error:
             raise DamagedFileError(
                 "an array can not be read", got=error, where=self._at(name), do="fetch the shard again"
             ) from None
 
-    def _open(self, name: str, content: dict[str, Any], rows: slice) -> Any:
-        """The array, of which only the chunks of some rows are there: each has been read whole, and is what it says."""
+    def _joined(self, name: str, content: dict[str, Any], rows: slice) -> NDArray[Any]:
+        """Rows of an array from the chunks that hold them, one packed chunk in memory at a time."""
+        sizes = content["chunks"]
+        bounds = [(0, length) for length in content["shape"]]
+        bounds[:1] = [(rows.start, rows.stop) for _ in bounds[:1]]  # of a single number there are no rows
+        spans = [range(low // size, -(-high // size)) for (low, high), size in zip(bounds, sizes, strict=True)]
+        joined = np.empty(0)
+        for number, index in enumerate(itertools.product(*spans)):
+            parts = [
+                (max(at * size, low), min((at + 1) * size, high))
+                for at, size, (low, high) in zip(index, sizes, bounds, strict=True)
+            ]
+            values = self._opened(name, content, index)[tuple(slice(*part) for part in parts)]
+            if number == 0:
+                joined = np.empty([high - low for low, high in bounds], values.dtype)
+            shifted = zip(parts, bounds, strict=True)
+            joined[tuple(slice(low - start, high - start) for (low, high), (start, _) in shifted)] = values
+        return joined
+
+    def _opened(self, name: str, content: dict[str, Any], index: tuple[int, ...]) -> Any:
+        """The array, of which only one chunk is there: it has been read whole, and is what it says."""
         buffer = importlib.import_module("zarr.core.buffer").default_buffer_prototype().buffer
-        held = {f"{name}/.zarray": buffer.from_bytes(json.dumps(content).encode())}
-        spans = [range(-(-length // size)) for length, size in zip(content["shape"], content["chunks"], strict=True)]
-        if spans:
-            size = content["chunks"][0]
-            spans[0] = range(rows.start // size, -(-rows.stop // size))
-        separator = content.get("dimension_separator", ".")
-        for index in itertools.product(*spans):
-            key = f"{name}/{separator.join(map(str, index)) or '0'}"
-            chunk = read_member(self._archive, key)
-            self._require_whole(key, chunk, content)
-            held[key] = buffer.from_bytes(chunk)
+        key = f"{name}/{content.get('dimension_separator', '.').join(map(str, index)) or '0'}"
+        chunk = read_member(self._archive, key)
+        self._require_whole(key, chunk, content)
+        held = {f"{name}/.zarray": buffer.from_bytes(json.dumps(content).encode()), key: buffer.from_bytes(chunk)}
         return self._zarr.open_array(held, path=name, mode="r", zarr_format=2)
 
     def _require_whole(self, key: str, chunk: bytes, content: dict[str, Any]) -> None:
