@@ -147,11 +147,12 @@ class PrepareConfig:
         out: folder of the new store.
         root: folder that the patterns below start from; of a published layout the folder, or zip file, that holds it.
         layout: how the files lie: `geotiff_folders` (as the patterns say), `stac` or `cube` (as those sections say), or
-            as published, from root alone: `ssl4eo_s12` (v1.0), `ssl4eo_s12_v1_1` (Zarr shards), `noldo_s12_nol` (v1.0
-            images with noisy labels, whose folder or zip `labels` may name), `noldo_s12_dw`, `noldo_s12_osm` (exact
-            labels; folder or zip; the second needs legend `osm13`), `dfc2020` and `sen12ms` (folders of regions),
-            `bigearthnet` (v2), `cromss_lmdb` and `dfc2020_lmdb` (what the authors train from; s1, s2, labels may name
-            the files of the first). There a pattern is null (leave out) or left as it is.
+            as published, from root alone: `ssl4eo_s12` (v1.0), `ssl4eo_s12_v1_1` (tar shards, or the Zarr shards before
+            them), `noldo_s12_nol` (v1.0 images with noisy labels, whose folder or zip `labels` may name),
+            `noldo_s12_dw`, `noldo_s12_osm` (exact labels; folder or zip; the second needs legend `osm13`), `dfc2020`
+            and `sen12ms` (folders of regions), `bigearthnet` (v2), `cromss_lmdb` and `dfc2020_lmdb` (what the authors
+            train from; s1, s2, labels may name the files of the first). There a pattern is null (leave out) or left as
+            it is.
         s1: pattern of the Sentinel-1 files, e.g. `s1/{id}.tif` or `s1/{id}/{season}.tif`; null for none.
         s2: pattern of the Sentinel-2 files; null for none.
         sensors: further sensors, by name, e.g. `{dem: {files: "dem/{id}.tif", unit: m, bands: [elevation, slope],

@@ -183,7 +183,7 @@ def _edition(root: Path) -> Edition:
     if not there:
         raise MissingDataError(
             "there are no shards of SSL4EO-S12 v1.1",
-            got=sorted(p.name for p in root.iterdir())[:10] if root.is_dir() else "no folder",
+            got=(sorted(p.name for p in root.iterdir())[:10] or "an empty folder") if root.is_dir() else "no folder",
             expected=f"{{{','.join(SPLITS)}}}/{{{','.join(MODALITIES.values())}}}/ with "
             + " or ".join(edition.example.format(split="train") for edition in reversed(_EDITIONS)),
             where=root,

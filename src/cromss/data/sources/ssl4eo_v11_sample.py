@@ -28,12 +28,12 @@ from rasterio.warp import transform as transform_points
 from cromss.data.sources.source import Tally
 from cromss.data.sources.ssl4eo_bands import SIDE
 from cromss.data.sources.ssl4eo_s12 import product_date
+from cromss.data.sources.zarr_shard import ZarrShard
 from cromss.errors import BandError, DamagedFileError, GridError
 from cromss.geo.bands import band_name, check_values, get_sensor
 from cromss.geo.raster import Grid
 
 __all__ = [
-    "ARRAYS",
     "OFFSET",
     "SPLITS",
     "TIMES",
@@ -43,6 +43,7 @@ __all__ = [
     "band_rows",
     "in_unit",
     "product_days",
+    "require_arrays",
     "sample_grid",
     "valid_pixels",
 ]
@@ -54,7 +55,7 @@ TIMES = 4
 OFFSET = 1000
 """What the publisher added to every DN of the Zarr edition, as processing baseline 04.00 does, and later took off."""
 
-ARRAYS: Mapping[str, tuple[str, ...]] = {
+_TYPES: Mapping[str, tuple[str, ...]] = {
     "s1": ("<f2", "<f4"),
     "s2": ("<i2", "<u2"),
     "coordinate": ("<f8",),
@@ -63,6 +64,18 @@ ARRAYS: Mapping[str, tuple[str, ...]] = {
     "text": ("<U*", "|O"),
 }
 """What an array holds -> patterns of the types that it may have, as Zarr writes them."""
+
+_ARRAYS: Mapping[str, tuple[str, tuple[int, ...]]] = {
+    "sample": ("text", ()),
+    "x": ("coordinate", (SIDE,)),
+    "y": ("coordinate", (SIDE,)),
+    "center_lat": ("coordinate", ()),
+    "center_lon": ("coordinate", ()),
+    "crs": ("code", ()),
+    "time": ("time", (TIMES,)),
+    "file_id": ("text", (TIMES,)),
+}
+"""Name -> what it holds, and the shape of one sample."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -111,6 +124,21 @@ class Edition:
     pattern: re.Pattern[str]
     samples: Callable[[Path], Sequence[str]]
     open: Callable[[Path, str, str], Shard]
+
+
+def require_arrays(
+    store: ZarrShard, sensor: str, product: str, *, rows: tuple[int, ...] = (), names: Mapping[str, str] | None = None
+) -> None:
+    """Raise GridError unless images, bands and all that belongs to a sample have the shapes and types of the layout.
+
+    rows: the number of samples that are stacked; () for one that is not. names: what the store calls some arrays.
+    Raises MissingDataError, DamagedFileError as the store does.
+    """
+    count = len(get_sensor(sensor).products[product])
+    store.require("band", (count,), _TYPES["text"])
+    store.require("bands", (*rows, TIMES, count, SIDE, SIDE), _TYPES[sensor])
+    for name, (kind, shape) in _ARRAYS.items():
+        store.require((names or {}).get(name, name), (*rows, *shape), _TYPES[kind])
 
 
 def band_rows(sensor: str, product: str, found: Iterable[object], where: str | Path) -> dict[str, int]:
