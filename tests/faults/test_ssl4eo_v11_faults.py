@@ -225,6 +225,7 @@ DIFFERENT = {
     "text beyond measure": (stated("sample", dtype="<U100000000"), RangeError, "too large"),
     "metadata that are none": (lambda files: files.update({"x/.zarray": b"{"}), DamagedFileError, "does not parse"),
     "no mapping": (lambda files: files.update({"x/.zarray": b"[]"}), DamagedFileError, "no mapping"),
+    "another number": (number("sample", np.array("173  ..")), DamagedFileError, "7 digits"),
     "other bands": (number("band", np.array(["hh", "hv"])), BandError, "other bands"),
     "pixel numbers for coordinates": (number("x", np.arange(264.0)), GridError, "10 m"),
     "coordinates that are none": (number("y", np.full(264, np.nan)), GridError, "10 m"),

@@ -44,6 +44,7 @@ __all__ = [
     "in_unit",
     "product_days",
     "require_arrays",
+    "require_numbers",
     "sample_grid",
     "valid_pixels",
 ]
@@ -152,12 +153,25 @@ def band_rows(sensor: str, product: str, found: Iterable[object], where: str | P
     return {name: row for row, name in enumerate(names)}
 
 
+def require_numbers(samples: Iterable[str], where: str | Path) -> None:
+    """Raise DamagedFileError unless all are numbers of places as the publisher gives them, and differ."""
+    samples = list(samples)
+    strange = [sample[:100] for sample in samples if not re.fullmatch(r"\d{7}", sample, re.ASCII)]
+    if strange or len(set(samples)) != len(samples):
+        raise DamagedFileError(
+            "samples are not numbered as the layout says",
+            got=strange[:3] or "a number twice",
+            expected="7 digits, each number once",
+            where=where,
+        )
+
+
 def product_days(sensor: str, days: Sequence[str], products: Iterable[object], where: str) -> tuple[str, ...]:
     """The days of a sample, by its times. products: the ids of the acquisitions that its images come from.
 
     Raises DamagedFileError unless both say the same.
     """
-    names = [str(name) for name in products]
+    names = [str(name)[:100] for name in products]
     said = [str(product_date(name, sensor)) for name in names]
     if said != list(days):
         raise DamagedFileError(

@@ -38,6 +38,7 @@ from cromss.data.sources.ssl4eo_v11_sample import (
     in_unit,
     product_days,
     require_arrays,
+    require_numbers,
     sample_grid,
     valid_pixels,
 )
@@ -85,6 +86,7 @@ class TarSamples:
         if self._sensor == "s2":
             _require_no_offset(values, valid_THW, where)
         lat, lon, code, number = (store.read(name).item() for name in ("center_lat", "center_lon", "crs", "sample"))
+        require_numbers([str(number)], where)
         days = decode_times(store.read("time"), store.attributes("time"), store.path / "time")
         return SensorImage(
             image=in_unit(self._sensor, values[:, [rows[name] for name in bands]], valid_THW, bands, where),

@@ -37,11 +37,12 @@ from cromss.data.sources.ssl4eo_v11_sample import (
     in_unit,
     product_days,
     require_arrays,
+    require_numbers,
     sample_grid,
     valid_pixels,
 )
 from cromss.data.sources.zarr_shard import ZarrShard, decode_times
-from cromss.errors import DamagedFileError, RangeError
+from cromss.errors import RangeError
 from cromss.geo.raster import Grid
 
 __all__ = ["ZARR_EDITION", "ZarrSamples"]
@@ -115,14 +116,7 @@ def _samples(path: Path) -> list[str]:
         samples = [str(sample) for sample in shard.read("sample")]
     finally:
         shard.close()
-    strange = [sample for sample in samples if not re.fullmatch(r"\d{7}", sample)]
-    if strange or len(set(samples)) != len(samples):
-        raise DamagedFileError(
-            "the samples of a shard are not named as the layout says",
-            got=strange[:3] or "a name twice",
-            expected="ids of 7 digits that differ",
-            where=path,
-        )
+    require_numbers(samples, path)
     return samples
 
 
