@@ -22,7 +22,6 @@ import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio.crs import CRS
-from rasterio.errors import CRSError
 from rasterio.warp import transform as transform_points
 
 from cromss.data.sources.source import Tally
@@ -65,6 +64,10 @@ _TYPES: Mapping[str, tuple[str, ...]] = {
     "text": ("<U*", "|O"),
 }
 """What an array holds -> patterns of the types that it may have, as Zarr writes them."""
+
+_UTM = re.compile(r"32[67](0[1-9]|[1-5]\d|60)", re.ASCII)
+_MAX_DEGREES = 12
+"""How far, in longitude, a centre may be from the middle of its zone: zones reach 3, in Norway 6."""
 
 _ARRAYS: Mapping[str, tuple[str, tuple[int, ...]]] = {
     "sample": ("text", ()),
@@ -213,11 +216,16 @@ def sample_grid(
     even = len(x) == len(y) == SIDE and np.abs(np.diff(x) - 10).max() < 0.1 and np.abs(np.diff(y) + 10).max() < 0.1
     if not even:
         raise GridError("a sample is not on a north-up grid of 10 m", got=f"x {x[:3]}, y {y[:3]}", where=where)
-    try:
-        crs = CRS.from_epsg(code)
-    except (CRSError, OverflowError):
-        raise GridError("a sample has an unknown CRS", got=code, expected="an EPSG code", where=where) from None
     lat, lon = centre
+    zone = code % 100 if _UTM.fullmatch(str(code)) else None
+    if zone is None or not (abs(lat) < 85 and abs((lon + 363 - 6 * zone) % 360 - 180) <= _MAX_DEGREES):
+        raise GridError(
+            "a sample is not in a zone of UTM, or its centre is not",
+            got=f"EPSG {code}, centre {lat:.4f}, {lon:.4f}",
+            expected="EPSG 32601 to 32660 or 32701 to 32760, and a centre in or near that zone",
+            where=where,
+        )
+    crs = CRS.from_epsg(code)
     (east,), (north,) = transform_points(CRS.from_epsg(4326), crs, [lon], [lat])
     if not (x[0] <= east <= x[-1] and y[-1] <= north <= y[0]):
         raise GridError(

@@ -3,7 +3,7 @@
 In: `ssl4eos12_shard_<6 digits>.tar` with members `ssl4eos12_{train,val}_<name>.zarr.zip`, each with
     bands (time, band, 264, 264)    S1GRD float16 dB; S2 int16 DN
     sample, band                    the publisher's number of the place, 7 digits; B01 .. B12, or vv, vh
-    crs, x, y                       EPSG code; coordinates of columns and rows
+    crs, x, y                       EPSG code of UTM; coordinates of columns and rows
     center_lat, center_lon
     time, file_id (time)            nanoseconds since 1970; the ids of the products that the images come from
 Out: a `SensorImage` a member; the id of a place is the name of its members without the ending, one for all sensors.

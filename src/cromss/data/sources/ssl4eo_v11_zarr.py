@@ -3,7 +3,7 @@
 In: `ssl4eos12_{train,val}_seasonal_data_<6 digits>.zarr.zip`, each with
     bands (sample, time, band, 264, 264)    S1GRD float16 dB; S2 int16 DN + 1000
     sample, band                            ids of 7 digits; B01 .. B12, or vv, vh
-    crs, x_, y_ (sample ...)                EPSG code; coordinates of columns and rows
+    crs, x_, y_ (sample ...)                EPSG code of UTM; coordinates of columns and rows
     center_lat, center_lon (sample)
     time_, file_id (sample, time)           and the ids of the products that the images come from
 Out: a `SensorImage` a sample.

@@ -14,8 +14,10 @@ import fnmatch
 import importlib
 import itertools
 import json
+import lzma
 import math
 import re
+import sys
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,6 +36,9 @@ _COMPRESSORS = (None, "blosc", "zlib", "gzip", "zstd", "lz4", "bz2", "lzma")
 _FILTERS = ("vlen-utf8", "shuffle", "delta")
 _UNITS = {"nanoseconds": 1e-9, "microseconds": 1e-6, "milliseconds": 1e-3, "seconds": 1.0}
 _UNITS |= {"minutes": 60.0, "hours": 3600.0, "days": 86400.0}
+# what the package and its decompressors raise for bytes that make no sense
+_UNREADABLE: tuple[type[Exception], ...] = (zlib.error, lzma.LZMAError, OSError, EOFError, KeyError)
+_UNREADABLE += (RuntimeError, ValueError, TypeError, OverflowError)
 _BLOSC_HEADER = 16  # bytes; two of its numbers are the length unpacked and the length of the chunk (Blosc 1 format)
 
 
@@ -101,8 +106,9 @@ class ZarrShard:
                 "an array is too large", got=needed, expected=f"at most {self._largest}", where=self._at(name)
             )
         try:
-            return self._joined(name, content, rows)
-        except (zlib.error, RuntimeError, ValueError, TypeError, OSError, EOFError, KeyError) as error:
+            values = self._joined(name, content, rows)
+            return _require_text(values)
+        except _UNREADABLE as error:
             raise DamagedFileError(
                 "an array can not be read", got=error, where=self._at(name), do="fetch the shard again"
             ) from None
@@ -130,6 +136,7 @@ class ZarrShard:
         """The array, of which only one chunk is there: it has been read whole, and is what it says."""
         buffer = importlib.import_module("zarr.core.buffer").default_buffer_prototype().buffer
         key = f"{name}/{content.get('dimension_separator', '.').join(map(str, index)) or '0'}"
+        content = {**content, "filters": content["filters"] or None}  # an empty list is none, too
         chunk = read_member(self._archive, key)
         self._require_whole(key, chunk, content)
         held = {f"{name}/.zarray": buffer.from_bytes(json.dumps(content).encode()), key: buffer.from_bytes(chunk)}
@@ -163,6 +170,7 @@ class ZarrShard:
             )
         content = self._json(key)
         try:
+            _require_sound(content)
             self._require_safe(name, content)
             counts = [-(-length // size) for length, size in zip(content["shape"], content["chunks"], strict=True)]
             there = sum(1 for entry in self._names if re.fullmatch(rf"{re.escape(name)}/\d+([./]\d+)*", entry))
@@ -202,6 +210,33 @@ class ZarrShard:
 
     def _at(self, name: str) -> Path:
         return self.path / name
+
+
+def _require_sound(content: dict[str, Any]) -> None:
+    """Raise ValueError or KeyError unless the metadata of an array have the types that version 2 of the format says."""
+    shape, chunks, compressor = content["shape"], content["chunks"], content["compressor"]
+    codecs = [*([] if compressor is None else [compressor]), *(content["filters"] or [])]
+    sound = {
+        "shape": isinstance(shape, list) and all(type(length) is int and 0 <= length < 2**63 for length in shape),
+        "chunks": isinstance(chunks, list) and all(type(size) is int and 0 < size < 2**63 for size in chunks),
+        "dtype": isinstance(content["dtype"], str),
+        "compressor, filters": all(isinstance(codec, dict) and isinstance(codec.get("id"), str) for codec in codecs),
+        "order": content["order"] in ("C", "F"),
+        "dimension_separator": content.get("dimension_separator", ".") in (".", "/"),
+        "zarr_format": content["zarr_format"] == 2,
+    }
+    for key, fits in sound.items():
+        if not fits:
+            raise ValueError(f"{key} of another form")
+
+
+def _require_text(values: NDArray[Any]) -> NDArray[Any]:
+    """The values. Raises ValueError for text with characters that there are not: it can not even be printed."""
+    if values.dtype.kind == "U" and values.size:
+        codes = np.frombuffer(values.tobytes(), f"{values.dtype.byteorder}u4")
+        if codes.max() > sys.maxunicode:
+            raise ValueError("text with characters that there are not")
+    return values
 
 
 def decode_times(values: NDArray[Any], attributes: dict[str, Any], where: Path) -> list[str]:
