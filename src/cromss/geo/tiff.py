@@ -15,7 +15,7 @@ import io
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ MAX_BYTES = 2 * 1024**3
 """The most that one read, and so one block, may hold, in bytes: a guard against headers that claim a huge size."""
 
 _TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+_WHOLE = {3: "H", 4: "I", 16: "Q"}  # types of sizes and positions, as formats of struct and of numpy
 _BLOCK_OFFSETS, _BLOCK_LENGTHS = (273, 324), (279, 325)  # of strips, of tiles
 _NODATA = 42113  # GDAL_NODATA
 _MAX_PACKED_BLOCK = 2**28
@@ -43,22 +44,20 @@ _MAX_DIRECTORIES = 1000  # overviews, masks and pages; a longer chain is a loop
 
 @dataclass(frozen=True, kw_only=True)
 class _Layout:
-    """How numbers are written: byte order, and the formats of an offset, a count of entries, and an entry."""
+    """How numbers are written: byte order, an offset, a count of entries, and an entry, which ends in an offset."""
 
     order: str
-    offset: str
-    entries: str
-    inline: int
-
-    @property
-    def entry_bytes(self) -> int:
-        return 4 + 2 * self.inline
+    offset: struct.Struct
+    entries: struct.Struct
+    entry: struct.Struct
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Value:
+class _Value(NamedTuple):
+    """`count` numbers of a type: their bytes where the entry itself holds them, or else their position in the file."""
+
     kind: int
     count: int
+    content: bytes | None
     position: int
 
 
@@ -69,8 +68,8 @@ def check_tiff(path: str | Path, *, gaps_allowed: bool = True, content: bytes | 
     content: the bytes of a TIFF that is no file of its own; `path` then only names it.
     """
     path = Path(path)
-    size = path.stat().st_size if content is None else len(content)
     with path.open("rb") if content is None else io.BytesIO(content) as file:
+        size = file.seek(0, io.SEEK_END)
         layout, position = _header(file, path, size)
         number = 0
         while position:
@@ -102,6 +101,7 @@ def _cut(path: Path, size: int, what: str, end: int) -> DamagedFileError:
 
 
 def _header(file: BinaryIO, path: Path, size: int) -> tuple[_Layout, int]:
+    file.seek(0)
     head = file.read(16)
     order = {b"II": "<", b"MM": ">"}.get(head[:2], "")
     magic = struct.unpack(f"{order}H", head[2:4])[0] if order and len(head) >= 4 else 0
@@ -115,35 +115,38 @@ def _header(file: BinaryIO, path: Path, size: int) -> tuple[_Layout, int]:
         )
     if len(head) < (8 if magic == 42 else 16):
         raise _cut(path, size, "the header", 8 if magic == 42 else 16)
-    if magic == 42:
-        return _Layout(order=order, offset="I", entries="H", inline=4), struct.unpack(f"{order}I", head[4:8])[0]
-    return _Layout(order=order, offset="Q", entries="Q", inline=8), struct.unpack(f"{order}Q", head[8:16])[0]
+    offset, entries, first = ("I", "H", 4) if magic == 42 else ("Q", "Q", 8)
+    layout = _Layout(
+        order=order,
+        offset=struct.Struct(order + offset),
+        entries=struct.Struct(order + entries),
+        entry=struct.Struct(f"{order}HH{offset}{first}s"),
+    )
+    return layout, layout.offset.unpack_from(head, first)[0]
 
 
 def _directory(file: BinaryIO, layout: _Layout, position: int, size: int, path: Path) -> tuple[dict[int, _Value], int]:
     """The values of one directory, all inside the file, and the position of the next (0: none)."""
-    head = struct.calcsize(layout.entries)
-    if position + head > size:
-        raise _cut(path, size, "a directory", position + head)
+    begin = position + layout.entries.size
+    if begin > size:
+        raise _cut(path, size, "a directory", begin)
     file.seek(position)
-    (count,) = struct.unpack(layout.order + layout.entries, file.read(head))
-    end = position + head + count * layout.entry_bytes + layout.inline
+    (count,) = layout.entries.unpack(file.read(layout.entries.size))
+    end = begin + count * layout.entry.size + layout.offset.size
     if end > size:
         raise _cut(path, size, "a directory", end)
     values = {}
-    for index in range(count):
-        start = position + head + index * layout.entry_bytes
-        raw = file.read(layout.entry_bytes)  # they follow each other
-        tag, kind, number = struct.unpack(f"{layout.order}HH{layout.offset}", raw[: -layout.inline])
+    for _ in range(count):
+        tag, kind, number, content = layout.entry.unpack(file.read(layout.entry.size))
         length = _TYPE_BYTES.get(kind, 1) * number
-        where = start + layout.entry_bytes - layout.inline
-        if length > layout.inline:
-            (where,) = struct.unpack(layout.order + layout.offset, raw[-layout.inline :])
-            if where + length > size:
-                raise _cut(path, size, f"tag {tag}", where + length)
-        values[tag] = _Value(kind=kind, count=number, position=where)
-    file.seek(end - layout.inline)
-    (following,) = struct.unpack(layout.order + layout.offset, file.read(layout.inline))
+        if length <= layout.offset.size:
+            values[tag] = _Value(kind, number, content, 0)
+            continue
+        (where,) = layout.offset.unpack(content)
+        if where + length > size:
+            raise _cut(path, size, f"tag {tag}", where + length)
+        values[tag] = _Value(kind, number, None, where)
+    (following,) = layout.offset.unpack(file.read(layout.offset.size))
     return values, following
 
 
@@ -154,8 +157,11 @@ def _check_claim(file: BinaryIO, layout: _Layout, values: dict[int, _Value], siz
     """
 
     def first(tag: int, default: int) -> int:
-        numbers = _numbers(file, layout, values, (tag,))
-        return int(numbers[0]) if numbers.size else default
+        value = values.get(tag)
+        if value is None or not value.count:
+            return default
+        kind = _WHOLE.get(value.kind, "B")
+        return int(struct.unpack_from(layout.order + kind, _content(file, value, struct.calcsize(kind)))[0])
 
     if not {_WIDTH, _HEIGHT, *_BLOCK_OFFSETS} & set(values):
         return 0  # no image: the raster library refuses it if it comes first
@@ -200,17 +206,24 @@ def _check_blocks(
             do="fetch or write the file again",
         )
     written = (offsets > 0) & (lengths > 0)
-    end = int((offsets + lengths)[written].max(initial=0))
+    end = int((offsets + lengths).max(initial=0, where=written))
     if end > size:
         raise _cut(path, size, "the last block", end)
-    return int((~written).sum())
+    return blocks - np.count_nonzero(written)
 
 
 def _numbers(file: BinaryIO, layout: _Layout, values: dict[int, _Value], tags: tuple[int, ...]) -> NDArray[np.int64]:
     """The whole numbers of the first of `tags` that is there, or none."""
     for value in (values[tag] for tag in tags if tag in values):
-        file.seek(value.position)
-        kind = {3: "u2", 4: "u4", 16: "u8"}.get(value.kind, "u1")
-        raw = file.read(value.count * np.dtype(kind).itemsize)
+        kind = _WHOLE.get(value.kind, "B")
+        raw = _content(file, value, value.count * struct.calcsize(kind))
         return np.frombuffer(raw, layout.order + kind).astype(np.int64)
     return np.zeros(0, np.int64)
+
+
+def _content(file: BinaryIO, value: _Value, length: int) -> bytes:
+    """The first bytes of a value."""
+    if value.content is not None:
+        return value.content[:length]
+    file.seek(value.position)
+    return file.read(length)
