@@ -158,21 +158,3 @@ def test_a_claim_of_a_huge_size_is_refused_before_memory_is_taken(tmp_path, monk
     monkeypatch.setattr(module, "MAX_BYTES", 255)
     with open_raster(tmp_path / "a.tif") as dataset, pytest.raises(RangeError, match="too large"):
         read_raster(dataset)
-
-
-@pytest.mark.parametrize("kind", ["uint8", "int16", "float32"])
-@pytest.mark.parametrize(
-    "declared", [(0.0, 0.0), (None, None), (0.0, None), (1.0, 2.0), (-9999.0, -9999.0), (1.5, 1.5), (1e30, 1e30)]
-)
-def test_a_band_is_missing_where_it_holds_its_own_no_data_value(kind, declared):
-    values_BHW = np.array([[[0, 1, 2]], [[2, 1, 0]]], kind)
-    expected = [
-        [[value == missing for value in row] for row in band]
-        for band, missing in zip(values_BHW, declared, strict=True)
-    ]
-    assert module._declared_missing(values_BHW, declared).tolist() == expected
-
-
-def test_nan_is_missing_where_it_is_declared():
-    values_BHW = np.array([[[np.nan, 1.0]], [[0.0, np.nan]]], np.float32)
-    assert module._declared_missing(values_BHW, (np.nan, np.nan)).tolist() == [[[True, False]], [[False, True]]]

@@ -211,10 +211,9 @@ def read_image(
         facts = describe_image(source, facts)
     known = facts.sensor
     _require_bands(facts, bands, source.name)
-    values_BHW, missing_BHW, grid = read_pixels(source, window)
+    values_BHW, missing, grid = read_pixels(source, window)
     present = [index for name, index in facts.names.items() if name not in facts.absent]
-    missing = _pick(missing_BHW, present)
-    valid_HW = np.logical_not(missing.all(axis=0) if known.missing == "all" else missing.any(axis=0))
+    valid_HW = np.logical_not(missing.in_all(present) if known.missing == "all" else missing.in_any(present))
     if fill:
         valid_HW &= (_pick(values_BHW, present) != 0).any(axis=0)
     elif known.zero_is_fill:

@@ -21,11 +21,14 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.enums import MaskFlags
+from rasterio.env import env_ctx_if_needed
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
 from cromss.errors import BandError, DamagedFileError, GridError, MissingDataError, RangeError
 from cromss.files import commit
+from cromss.geo.nodata import NoData
 from cromss.geo.tiff import MAX_BYTES, check_tiff
 
 __all__ = [
@@ -144,10 +147,10 @@ def open_raster(path: str | Path) -> rasterio.DatasetReader:
     path = Path(path)
     if not path.is_file():
         raise MissingDataError("a raster is absent", where=path, do="check the path; it must be a GeoTIFF file")
-    with _damage(path), warnings.catch_warnings():
+    with _damage(path), warnings.catch_warnings(), env_ctx_if_needed():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)  # a missing CRS shows in the grid
         check_tiff(path)
-        return rasterio.open(path, driver="GTiff")
+        return DatasetReader(path, driver="GTiff")  # rasterio.open would set up the library once more for each file
 
 
 def many_rasters() -> rasterio.Env:
@@ -188,11 +191,10 @@ def read_raster(source: str | Path | rasterio.DatasetReader, window: tuple[int, 
     if isinstance(source, str | Path):
         with open_raster(source) as dataset:
             return read_raster(dataset, window)
-    values_BHW, missing_BHW, grid = read_pixels(source, window)
-    valid_HW = np.logical_not(missing_BHW.any(axis=0))
+    values_BHW, missing, grid = read_pixels(source, window)
     return Raster(
         values_BHW=values_BHW,
-        valid_HW=valid_HW,
+        valid_HW=np.logical_not(missing.in_any(range(source.count))),
         band_names=tuple(text or "" for text in source.descriptions),
         grid=grid,
         tags=source.tags(),
@@ -202,33 +204,17 @@ def read_raster(source: str | Path | rasterio.DatasetReader, window: tuple[int, 
 
 def read_pixels(
     source: rasterio.DatasetReader, window: tuple[int, int, int, int] | None = None
-) -> tuple[NDArray[Any], NDArray[np.bool_], Grid]:
-    """All bands of an open raster (B, H, W), where each holds declared no-data (B, H, W), and the window's grid."""
+) -> tuple[NDArray[Any], NoData, Grid]:
+    """All bands of an open raster (B, H, W), where they hold declared no-data, and the window's grid."""
     row, column, height, width = window or (0, 0, source.height, source.width)
     _check_request(source, row, column, height, width)
     part = Window(column, row, width, height)
     with _damage(source.name):
         values_BHW = source.read(window=part)
         masked = MaskFlags.per_dataset in source.mask_flag_enums[0]
-        missing_HW = source.dataset_mask(window=part) == 0 if masked else None
-    missing_BHW = _declared_missing(values_BHW, source.nodatavals)
-    if missing_HW is not None:
-        missing_BHW |= missing_HW
-    return values_BHW, missing_BHW, grid_of(source).window(row, column, height, width)
-
-
-def _declared_missing(values_BHW: NDArray[Any], nodata_B: Sequence[float | None]) -> NDArray[np.bool_]:
-    """Where each band holds its no-data value; one value for all bands, as in nearly all files, takes one pass."""
-    if len(set(map(str, nodata_B))) > 1:
-        bands = zip(values_BHW, nodata_B, strict=True)
-        return np.concatenate([_declared_missing(band_HW[None], (value,)) for band_HW, value in bands])
-    value = nodata_B[0]
-    if value is None:
-        return np.zeros(values_BHW.shape, bool)
-    if values_BHW.dtype.kind in "iu" and float(value).is_integer() and abs(value) < 2**53:
-        value = int(value)  # beside a float all values would become floats first
-    missing_BHW: NDArray[np.bool_] = np.isnan(values_BHW) if np.isnan(value) else np.equal(values_BHW, value)
-    return missing_BHW
+        masked_HW = source.dataset_mask(window=part) == 0 if masked else None
+    missing = NoData(values_BHW=values_BHW, declared_B=source.nodatavals, masked_HW=masked_HW)
+    return values_BHW, missing, grid_of(source).window(row, column, height, width)
 
 
 def _check_request(dataset: rasterio.DatasetReader, row: int, column: int, height: int, width: int) -> None:

@@ -269,8 +269,8 @@ def _read_band(path: Path, role: str) -> tuple[NDArray[np.generic], NDArray[np.b
                 where=path,
                 do="unpack the archive again",
             )
-        values_BHW, missing_BHW, grid = read_pixels(dataset)
-    return values_BHW[0], missing_BHW[0], grid
+        values_BHW, missing, grid = read_pixels(dataset)
+    return values_BHW[0], missing.in_band(0), grid
 
 
 def _read_bands(folder: Path, sensor: str, bands: Sequence[str], tally: Tally) -> Raster:

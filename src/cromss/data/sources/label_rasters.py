@@ -123,9 +123,9 @@ def _encoded(
     dataset: rasterio.DatasetReader, legend: Legend, band: int, part: Window
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """Class ids (1, H, W) of a map, and where it has any (H, W)."""
-    values_BHW, missing_BHW, _ = read_pixels(dataset, part)
+    values_BHW, missing, _ = read_pixels(dataset, part)
     encoded_HW = legend.encode(values_BHW[band], dataset.name, dataset.nodatavals[band])
-    return encoded_HW[None], ~missing_BHW[band]
+    return encoded_HW[None], ~missing.in_band(band)
 
 
 def _settled(

@@ -73,9 +73,9 @@ class NolLabels:
                     where=dataset.name,
                     do="leave the place out (on_bad=skip), or check that it belongs to these images",
                 )
-            values_BHW, missing_BHW, grid = read_pixels(dataset)
+            values_BHW, missing, grid = read_pixels(dataset)
             encoded = self._legend.encode(values_BHW[0], dataset.name, dataset.nodata)
-            labels = np.where(missing_BHW[0], np.uint8(IGNORE), encoded)
+            labels = np.where(missing.in_band(0), np.uint8(IGNORE), encoded)
             grid = grid_of(dataset)
         if labels.shape != (SIDE, SIDE):
             tally.changed[f"label maps resampled to {SIDE} x {SIDE} px (nearest)"] += 1

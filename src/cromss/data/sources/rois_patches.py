@@ -205,9 +205,9 @@ class RoisPatches:
     def _labels(self, dataset: rasterio.DatasetReader) -> tuple[NDArray[np.uint8], Grid]:
         """Class ids (H, W) of the first band, 255 where the file declares no data."""
         _require_count(dataset, self._layout.label_bands, f"{self._layout.labels} file of {self._layout.title}")
-        values_BHW, missing_BHW, grid = read_pixels(dataset)
+        values_BHW, missing, grid = read_pixels(dataset)
         encoded = self._legend.encode(values_BHW[0], dataset.name, dataset.nodatavals[0])
-        return np.where(missing_BHW[0], np.uint8(IGNORE), encoded), grid
+        return np.where(missing.in_band(0), np.uint8(IGNORE), encoded), grid
 
 
 def _require_count(dataset: rasterio.DatasetReader, count: int, what: str, names: Sequence[str] = ()) -> None:

@@ -126,8 +126,8 @@ def _read_band(path: Path, name: str, sensor: str, grids: dict[str, Grid]) -> ND
                 where=path,
             )
         grids[name] = grid_of(dataset)
-        values_BHW, missing_BHW, _ = read_pixels(dataset)
-    return np.where(missing_BHW[0], 0, values_BHW[0]).astype(values_BHW.dtype)
+        values_BHW, missing, _ = read_pixels(dataset)
+    return np.where(missing.in_band(0), 0, values_BHW[0]).astype(values_BHW.dtype)
 
 
 def _require_one_ground(grids: Mapping[str, Grid], reference: str, folder: Path) -> None:

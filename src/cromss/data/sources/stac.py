@@ -200,8 +200,8 @@ def _read(parts: Sequence[Part], window: Window, method: Method, nodata: float, 
     sound_HW = np.ones(window[2:], bool)
     for dataset, alignment in parts:
         if alignment is None:
-            values_BHW, missing_BHW, _ = read_pixels(dataset, window)
-            read.append(np.where(missing_BHW, nodata, values_BHW).astype(dtype))
+            values_BHW, missing, _ = read_pixels(dataset, window)
+            read.append(np.where(missing.in_each(), nodata, values_BHW).astype(dtype))
             continue
         warped_BHW, valid_HW = alignment.read(window, method, partial(_present, dataset, nodata))
         if np.dtype(dtype).kind != "f":
@@ -216,6 +216,6 @@ def _read(parts: Sequence[Part], window: Window, method: Method, nodata: float, 
 
 def _present(dataset: rasterio.DatasetReader, nodata: float, part: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """All bands of a window, and where every one of them has data."""
-    values_BHW, missing_BHW, _ = read_pixels(dataset, part)
-    lacking = missing_BHW | (np.isnan(values_BHW) if np.isnan(nodata) else values_BHW == nodata)
+    values_BHW, missing, _ = read_pixels(dataset, part)
+    lacking = missing.in_each() | (np.isnan(values_BHW) if np.isnan(nodata) else values_BHW == nodata)
     return values_BHW, np.logical_not(lacking.any(axis=0))
