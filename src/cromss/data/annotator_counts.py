@@ -16,7 +16,6 @@ from typing import Any
 
 from cromss.data.record import PlaceRecord
 from cromss.data.store_layout import label_layers
-from cromss.data.value_counts import value_counts
 from cromss.geo.legend import IGNORE, Legend
 
 __all__ = ["AnnotatorCounts", "summarize_annotators"]
@@ -36,9 +35,9 @@ class AnnotatorCounts:
         """Count one place."""
         self.total += 1
         maps = record.label_maps
-        for layer, labels_THW in maps.items():
+        for layer in maps:
             self.places[layer] += 1
-            self.pixels.update({(layer, value): pixels for value, pixels in value_counts(labels_THW).items()})
+            self.pixels.update({(layer, value): pixels for value, pixels in record.label_counts[layer].items()})
         for names in itertools.combinations(maps, 2):
             pair, (first, second) = frozenset(names), (maps[layer] for layer in names)
             both = (first != IGNORE) & (second != IGNORE)

@@ -39,10 +39,15 @@ _NAMED = 5
 
 def bin_edges(sensor: str | Sensor) -> NDArray[np.float64]:
     """The borders of the bins, one more than there are bins, in the sensor's unit."""
-    known = get_sensor(sensor)
+    low, high, bins = _bins(get_sensor(sensor))
+    return np.linspace(low, high, bins + 1)
+
+
+def _bins(known: Sensor) -> tuple[float, float, int]:
+    """The range of the bins, and how many there are."""
     if known.name in _RANGES:
-        return np.linspace(*_RANGES[known.name], BINS + 1)
-    return np.linspace(known.valid_min, known.valid_max, _FINE_BINS + 1)
+        return (*_RANGES[known.name], BINS)
+    return float(known.valid_min), float(known.valid_max), _FINE_BINS
 
 
 @dataclass(kw_only=True)
@@ -69,8 +74,9 @@ class BandCounts:
 
     def __post_init__(self) -> None:
         self._known = get_sensor(self.sensor)
-        self._edges = bin_edges(self._known)
-        self.histogram_BN = np.zeros((len(self.bands), len(self._edges) - 1), np.int64)
+        self._low, high, bins = _bins(self._known)
+        self._step = (high - self._low) / bins
+        self.histogram_BN = np.zeros((len(self.bands), bins), np.int64)
         self.total_B, self.squares_B = np.zeros(len(self.bands)), np.zeros(len(self.bands))
 
     def add(self, name: str, image_BHW: NDArray[Any], valid_HW: NDArray[np.bool_]) -> None:
@@ -80,9 +86,9 @@ class BandCounts:
             return
         from cromss.data.pixel_sums import pixel_sums  # the compiler is loaded where pixels are counted
 
-        low, bins = self._edges[0], len(self._edges) - 1
-        step = (self._edges[-1] - low) / bins
-        histogram_BN, total_B, squares_B = pixel_sums(np.ascontiguousarray(values_BN), low, step, bins)
+        histogram_BN, total_B, squares_B = pixel_sums(
+            np.ascontiguousarray(values_BN), self._low, self._step, self.histogram_BN.shape[1]
+        )
         self.images += 1
         self.pixels += values_BN.shape[1]
         self.histogram_BN += histogram_BN
@@ -91,7 +97,7 @@ class BandCounts:
         if self._known.name == "s2":
             self._look(name, histogram_BN, total_B / values_BN.shape[1])
             if "B10" in self.bands:
-                self.cirrus_pixels += int((values_BN[self.bands.index("B10")] > CIRRUS_DN).sum())
+                self.cirrus_pixels += int(np.count_nonzero(values_BN[self.bands.index("B10")] > CIRRUS_DN))
 
     def merge(self, other: BandCounts) -> None:
         """Add the sums of another part of the same sensor and product."""
@@ -106,9 +112,8 @@ class BandCounts:
 
     def _look(self, name: str, histogram_BN: NDArray[np.int64], mean_B: NDArray[np.float64]) -> None:
         """Note what one image looks like; an offset is taken off before the product is judged."""
-        edges = self._edges
-        dark = dict(zip(self.bands, (edges[quantile_bin(counts, 0.01)] for counts in histogram_BN), strict=True))
-        shifted = min(dark.values()) >= _OFFSET_FLOOR_DN - (edges[1] - edges[0])
+        dark = dict(zip(self.bands, self._low + self._step * quantile_bins(histogram_BN, 0.01), strict=True))
+        shifted = min(dark.values()) >= _OFFSET_FLOOR_DN - self._step
         added = OFFSET_DN if shifted else 0
         if shifted:
             self.offset += 1
@@ -132,14 +137,12 @@ class BandCounts:
 
     def summary(self) -> dict[str, Any]:
         """JSON types: mean, std and percentiles of each band beside the published mean and std of the product."""
-        published, edges = self._known.statistics.get(self.product, {}), self._edges
+        published, edges = self._known.statistics.get(self.product, {}), bin_edges(self._known)
+        low_B, middle_B, high_B = (edges[quantile_bins(self.histogram_BN, share)] for share in (0.02, 0.5, 0.98))
         rows = []
         for index, band in enumerate(self.bands):
             mean = self.total_B[index] / self.pixels
             variance = max(self.squares_B[index] / self.pixels - mean**2, 0.0)
-            low, middle, high = (
-                float(edges[quantile_bin(self.histogram_BN[index], share)]) for share in (0.02, 0.5, 0.98)
-            )
             usual = published.get(band)
             rows.append(
                 {
@@ -148,9 +151,9 @@ class BandCounts:
                     "std": float(np.sqrt(variance)),
                     "published_mean": usual[0] if usual else None,
                     "published_std": usual[1] if usual else None,
-                    "percentile_2": low,
-                    "median": middle,
-                    "percentile_98": high,
+                    "percentile_2": float(low_B[index]),
+                    "median": float(middle_B[index]),
+                    "percentile_98": float(high_B[index]),
                 }
             )
         signs: Mapping[str, Any] = {}
@@ -173,7 +176,8 @@ class BandCounts:
         }
 
 
-def quantile_bin(counts_N: NDArray[np.int64], share: float) -> int:
-    """The first bin up to which at least `share` (0..1) of the pixels lie; its lower border is the percentile."""
-    total = counts_N.cumsum()
-    return int(np.searchsorted(total, share * total[-1]))
+def quantile_bins(counts_BN: NDArray[np.int64], share: float) -> NDArray[np.intp]:
+    """Of each band the first bin up to which at least `share` (0..1) of the pixels lie; its lower border is the
+    percentile."""
+    total_BN = counts_BN.cumsum(axis=1)
+    return np.count_nonzero(total_BN < share * total_BN[:, -1:], axis=1)

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cromss.data.value_counts import value_counts
 from cromss.errors import ArgumentError
 from cromss.geo.legend import IGNORE
 from cromss.geo.raster import Grid
@@ -89,6 +91,11 @@ class PlaceRecord:
         """Name of the layer -> (T, H, W) of each annotator that has labels here."""
         first = {} if self.labels is None else {"labels": self.labels}
         return first | {f"labels.{name}": layer for name, layer in self.further_labels.items()}
+
+    @cached_property
+    def label_counts(self) -> dict[str, dict[int, int]]:
+        """Name of the layer of each annotator -> value -> pixels, of the values that occur."""
+        return {name: value_counts(layer) for name, layer in self.label_maps.items()}
 
     @property
     def soft_maps(self) -> dict[str, NDArray[np.uint8]]:

@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from cromss.data.annotator_counts import AnnotatorCounts
 from cromss.data.clouds import CloudCounts
 from cromss.data.record import PlaceRecord
 from cromss.data.set_statistics import SetStatistics
 from cromss.data.sources.source import Scene, Source, Tally
-from cromss.data.value_counts import value_counts
 from cromss.errors import BandError, DataError
 from cromss.geo.legend import IGNORE, Legend
 
@@ -41,10 +42,9 @@ class Count:
         self.places += 1
         self.samples += len(record.seasons)
         self.pixels += record.valid.size
-        self.no_data += int(record.valid.size - record.valid.sum())
+        self.no_data += int(record.valid.size - np.count_nonzero(record.valid))
         self.with_truth += record.truth is not None
-        if record.labels is not None:
-            self.labels.update(value_counts(record.labels))
+        self.labels.update(record.label_counts.get("labels", {}))
 
     def merge(self, other: Count) -> None:
         for name in ("places", "samples", "pixels", "no_data", "with_truth"):

@@ -57,9 +57,7 @@ def _holds(values_HW: NDArray[Any], value: float | None) -> NDArray[np.bool_]:
     """Where a band holds a value, which may be NaN."""
     if value is None:
         return np.zeros(values_HW.shape, bool)
-    if np.isnan(value):
-        return np.isnan(values_HW)
     if values_HW.dtype.kind in "iu" and float(value).is_integer() and abs(value) < 2**53:
         value = int(value)  # beside a float all values would become floats first
-    found_HW: NDArray[np.bool_] = np.equal(values_HW, value)
+    found_HW: NDArray[np.bool_] = np.isnan(values_HW) if np.isnan(value) else np.equal(values_HW, value)
     return found_HW

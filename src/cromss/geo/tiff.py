@@ -53,10 +53,10 @@ class _Layout:
 
 
 class _Value(NamedTuple):
-    """`count` numbers of a type: their bytes where the entry itself holds them, or else their position in the file."""
+    """`size` numbers of a type: their bytes where the entry itself holds them, or else their position in the file."""
 
     kind: int
-    count: int
+    size: int
     content: bytes | None
     position: int
 
@@ -158,7 +158,7 @@ def _check_claim(file: BinaryIO, layout: _Layout, values: dict[int, _Value], siz
 
     def first(tag: int, default: int) -> int:
         value = values.get(tag)
-        if value is None or not value.count:
+        if value is None or not value.size:
             return default
         kind = _WHOLE.get(value.kind, "B")
         return int(struct.unpack_from(layout.order + kind, _content(file, value, struct.calcsize(kind)))[0])
@@ -209,14 +209,14 @@ def _check_blocks(
     end = int((offsets + lengths).max(initial=0, where=written))
     if end > size:
         raise _cut(path, size, "the last block", end)
-    return blocks - np.count_nonzero(written)
+    return blocks - int(np.count_nonzero(written))
 
 
 def _numbers(file: BinaryIO, layout: _Layout, values: dict[int, _Value], tags: tuple[int, ...]) -> NDArray[np.int64]:
     """The whole numbers of the first of `tags` that is there, or none."""
     for value in (values[tag] for tag in tags if tag in values):
         kind = _WHOLE.get(value.kind, "B")
-        raw = _content(file, value, value.count * struct.calcsize(kind))
+        raw = _content(file, value, value.size * struct.calcsize(kind))
         return np.frombuffer(raw, layout.order + kind).astype(np.int64)
     return np.zeros(0, np.int64)
 
