@@ -180,4 +180,5 @@ def quantile_bins(counts_BN: NDArray[np.int64], share: float) -> NDArray[np.intp
     """Of each band the first bin up to which at least `share` (0..1) of the pixels lie; its lower border is the
     percentile."""
     total_BN = counts_BN.cumsum(axis=1)
-    return np.count_nonzero(total_BN < share * total_BN[:, -1:], axis=1)
+    bin_B: NDArray[np.intp] = np.count_nonzero(total_BN < share * total_BN[:, -1:], axis=1)
+    return bin_B

@@ -8,7 +8,6 @@ In: the settings of a store, then records. Out: a file that is there whole or no
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rasterio.crs import CRS
 from safetensors.numpy import save_file
 from zlib_ng.zlib_ng import crc32  # the CRC32 of zlib, about five times as fast
 
@@ -264,9 +262,4 @@ def _describe_grid(grid: Grid | None) -> dict[str, Any] | None:
     """A CRS is kept as "EPSG:n" where it has a number, as WKT otherwise."""
     if grid is None:
         return None
-    return {"transform": list(grid.transform)[:6], "crs": None if grid.crs is None else _crs_text(grid.crs)}
-
-
-@functools.lru_cache(maxsize=64)  # a set has few, and finding the number of one takes longer than its WKT
-def _crs_text(crs: CRS) -> str:
-    return crs.to_string()
+    return {"transform": list(grid.transform)[:6], "crs": None if grid.crs is None else grid.crs.to_string()}

@@ -77,7 +77,7 @@ def band_name(sensor: str | Sensor, text: str) -> str | None:
         return known.aliases[plain]
     if known.name == "s2":
         plain = re.sub(r"^b0+(?=\d)", "b", plain)
-    return next((band for band in known.bands if band.casefold() == plain), None)
+    return known.spellings.get(plain)
 
 
 def resolve_bands(sensor: str | Sensor, bands: str | Sequence[str]) -> tuple[str, ...]:

@@ -228,7 +228,7 @@ def _check_request(dataset: rasterio.DatasetReader, row: int, column: int, heigh
         )
     block_height, block_width = max(dataset.block_shapes)
     pixels = max(height * width, block_height * block_width)
-    needed = pixels * dataset.count * max(np.dtype(name).itemsize for name in dataset.dtypes)
+    needed = pixels * dataset.count * max(np.dtype(name).itemsize for name in set(dataset.dtypes))
     if needed > MAX_BYTES:
         raise RangeError(
             "a raster is too large to be read in one piece",

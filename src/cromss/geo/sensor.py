@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -103,6 +104,11 @@ class Sensor:
             return True
         limits = np.iinfo(dtype)
         return bool(limits.min <= self.valid_min and self.valid_max <= limits.max)
+
+    @cached_property
+    def spellings(self) -> Mapping[str, str]:
+        """The name of each band in small letters -> as it is spelt here."""
+        return {band.casefold(): band for band in self.bands}
 
     def takes(self, dtype: str) -> bool:
         """Whether the valid values of a file of this type can be kept as they are."""

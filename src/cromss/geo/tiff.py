@@ -39,6 +39,7 @@ _MAX_CLAIM = 1_000_000
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _BANDS, _ROWS, _PLANES = 256, 257, 258, 259, 277, 278, 284
 _TILE_WIDTH, _TILE_HEIGHT = 322, 323
+_MAX_ENTRIES = 2**16  # of a directory, one for each tag
 _MAX_DIRECTORIES = 1000  # overviews, masks and pages; a longer chain is a loop
 
 
@@ -135,18 +136,20 @@ def _directory(file: BinaryIO, layout: _Layout, position: int, size: int, path: 
     end = begin + count * layout.entry.size + layout.offset.size
     if end > size:
         raise _cut(path, size, "a directory", end)
+    if count > _MAX_ENTRIES:
+        raise DamagedFileError("a directory of a TIFF has more entries than there are tags", got=count, where=path)
+    content = file.read(end - begin)
     values = {}
-    for _ in range(count):
-        tag, kind, number, content = layout.entry.unpack(file.read(layout.entry.size))
+    for tag, kind, number, inline in layout.entry.iter_unpack(content[: -layout.offset.size]):
         length = _TYPE_BYTES.get(kind, 1) * number
         if length <= layout.offset.size:
-            values[tag] = _Value(kind, number, content, 0)
+            values[tag] = _Value(kind, number, inline, 0)
             continue
-        (where,) = layout.offset.unpack(content)
+        (where,) = layout.offset.unpack(inline)
         if where + length > size:
             raise _cut(path, size, f"tag {tag}", where + length)
         values[tag] = _Value(kind, number, None, where)
-    (following,) = layout.offset.unpack(file.read(layout.offset.size))
+    (following,) = layout.offset.unpack(content[-layout.offset.size :])
     return values, following
 
 

@@ -354,12 +354,14 @@ def _numbers(dataset: rasterio.DatasetReader, part: Window) -> tuple[NDArray[Any
 
 
 def _cache_bytes(datasets: Sequence[rasterio.DatasetReader], tile: int | None) -> int:
-    """The blocks under one row of patches, so that each is decoded once; GDAL's own limit is 5% of the memory."""
-    total = 16 * 1024**2
-    if tile is None:
-        return total
+    """The blocks under one row of patches, or in one row of a whole scene, so that each is decoded once.
+
+    No more than that: decoded blocks then take the place of others, which are still near the processor. GDAL's own
+    limit is 5% of the memory.
+    """
+    total = 1024**2
     for dataset in datasets:
         rows, _ = dataset.block_shapes[0]
-        touched = -(-tile // rows) + (tile % rows > 0)
+        touched = 1 if tile is None else -(-tile // rows) + (tile % rows > 0)
         total += touched * rows * dataset.width * sum(np.dtype(kind).itemsize for kind in dataset.dtypes)
     return total
