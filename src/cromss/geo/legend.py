@@ -24,6 +24,8 @@ __all__ = ["IGNORE", "LEGENDS", "Legend", "LegendClass", "get_legend"]
 IGNORE = 255
 """The label of a pixel without a class, from file to metric (uint8)."""
 
+_UNKNOWN = 254  # the id of no class: the last that a legend can have is 253
+
 
 @dataclass(frozen=True, kw_only=True)
 class LegendClass:
@@ -110,16 +112,16 @@ class Legend:
 
     def _encode_bytes(self, values: NDArray[np.uint8], where: str | Path, nodata: float | None) -> NDArray[np.uint8]:
         """The same from a table of the 256 values, in a third of the time."""
-        table_V = np.full(256, -1, np.int16)
+        table_V = np.full(256, _UNKNOWN, np.uint8)
         for code, target in self.codes.items():
             if 0 <= code < 256:
                 table_V[code] = target
         table_V[self._missing(np.arange(256), nodata, where)] = IGNORE
         encoded = table_V[values]
-        unknown = encoded < 0
+        unknown = encoded == _UNKNOWN
         if unknown.any():
             self._refuse(values[unknown], where)
-        return encoded.astype(np.uint8)
+        return encoded
 
     def _missing(self, wide: NDArray[np.int64], nodata: float | None, where: str | Path) -> NDArray[np.bool_]:
         """Where the declared no-data value stands."""

@@ -21,7 +21,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from rasterio.crs import CRS
 from rasterio.enums import MaskFlags
-from rasterio.env import env_ctx_if_needed
+from rasterio.env import env_ctx_if_needed, get_gdal_config, set_gdal_config
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 from rasterio.windows import Window
@@ -35,6 +35,7 @@ __all__ = [
     "MAX_BYTES",
     "Grid",
     "Raster",
+    "block_cache",
     "create_raster",
     "grid_of",
     "many_rasters",
@@ -160,6 +161,17 @@ def many_rasters() -> rasterio.Env:
     .ovr) by name, without listing its folder.
     """
     return rasterio.Env(GDAL_DISABLE_READDIR_ON_OPEN=True)
+
+
+@contextlib.contextmanager
+def block_cache(size: int) -> Iterator[None]:
+    """Keep at most `size` bytes of decoded blocks in memory; the limit holds for the process, and is put back."""
+    before = get_gdal_config("GDAL_CACHEMAX")
+    set_gdal_config("GDAL_CACHEMAX", size)
+    try:
+        yield
+    finally:
+        set_gdal_config("GDAL_CACHEMAX", before)  # an Env would leave its own behind
 
 
 @contextlib.contextmanager

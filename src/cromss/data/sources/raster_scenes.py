@@ -41,7 +41,7 @@ from cromss.errors import BandError, ConfigError, GridError, LabelError
 from cromss.geo.align import Alignment, Method, align, as_measured, read_nearest
 from cromss.geo.images import ImageFacts, read_image
 from cromss.geo.legend import IGNORE, Legend
-from cromss.geo.raster import Grid, grid_of, open_raster, read_raster, require_same_grid
+from cromss.geo.raster import Grid, block_cache, grid_of, open_raster, read_raster, require_same_grid
 from cromss.geo.virtual import changes_of
 
 __all__ = ["SceneReader", "only_band"]
@@ -161,7 +161,7 @@ class SceneReader:
             role: [stack.enter_context(self.open_file(path)) for path in paths] for role, paths in scene.files.items()
         }
         datasets = [dataset for role in files.values() for dataset in role]
-        stack.enter_context(rasterio.Env(GDAL_CACHEMAX=_cache_bytes(datasets, self.tile)))
+        stack.enter_context(block_cache(_cache_bytes(datasets, self.tile)))
         reference = files[self.align_to or self.sensors[0]][0]
         grid, alignments = grid_of(reference), {}
         for role, dataset in ((role, dataset) for role, datasets in files.items() for dataset in datasets):
