@@ -5,7 +5,6 @@ a file is opened, what an image file holds, and which class a value means. Out: 
 each patch of `tile` x `tile` px, one at a time; and a `Tally` of all that was left out of a scene, and why.
 
 Every file of a scene is opened before a pixel is read, so that their grids, bands and types are compared first.
-Patches lie on the scene's own pixel grid, from its upper left corner; what does not fill a patch is left over.
 """
 
 from __future__ import annotations
@@ -33,11 +32,12 @@ from cromss.data.sources.label_rasters import (
     require_one_legend,
     without,
 )
+from cromss.data.sources.scene_windows import bytes_under_a_row, pixels_left_over, scene_windows
 from cromss.data.sources.source import Scene, Tally
 from cromss.data.sources.usable import require_usable
 from cromss.data.splits import majority_split
 from cromss.data.store_layout import is_soft_layer
-from cromss.errors import BandError, ConfigError, GridError, LabelError
+from cromss.errors import BandError, ConfigError, LabelError
 from cromss.geo.align import Alignment, Method, align, as_measured, read_nearest
 from cromss.geo.images import ImageFacts, read_image
 from cromss.geo.legend import IGNORE, Legend
@@ -136,7 +136,10 @@ class SceneReader:
         with ExitStack() as stack:
             opened = self._open(stack, scene, tally)
             handed_on = 0
-            for name, window in self._windows(opened, tally):
+            if self.tile is not None:
+                tally.pixels_left_over = pixels_left_over(opened.grid.shape, self.tile)
+            image = opened.files[self.sensors[0]][0].name
+            for name, window in scene_windows(scene.id, opened.grid.shape, self.tile, image):
                 if (only is not None and name not in only) or not self._in_one_split(opened, window, tally):
                     continue
                 record = self._record(opened, name, window, tally)
@@ -161,7 +164,7 @@ class SceneReader:
             role: [stack.enter_context(self.open_file(path)) for path in paths] for role, paths in scene.files.items()
         }
         datasets = [dataset for role in files.values() for dataset in role]
-        stack.enter_context(block_cache(_cache_bytes(datasets, self.tile)))
+        stack.enter_context(block_cache(bytes_under_a_row(datasets, self.tile)))
         reference = files[self.align_to or self.sensors[0]][0]
         grid, alignments = grid_of(reference), {}
         for role, dataset in ((role, dataset) for role, datasets in files.items() for dataset in datasets):
@@ -203,26 +206,6 @@ class SceneReader:
         tally.changed.update(changes_of(dataset))
         tally.listed.setdefault((sensor, facts.product), {}).setdefault(facts.listed, dataset.name)
         return facts
-
-    def _windows(self, opened: _OpenScene, tally: Tally) -> Iterator[tuple[str, Window]]:
-        """The name and window of each patch, or of the whole scene."""
-        place, (height, width) = opened.scene.id, opened.grid.shape
-        if self.tile is None:
-            yield place, (0, 0, height, width)
-            return
-        side = self.tile
-        if height < side or width < side:
-            raise GridError(
-                "a scene is smaller than a patch",
-                got=f"{height} x {width} px",
-                expected=f"at least {side} x {side} px",
-                where=opened.files[self.sensors[0]][0].name,
-                do="choose a smaller tile, or leave the scene out",
-            )
-        tally.pixels_left_over = height * width - (height // side) * (width // side) * side * side
-        for row in range(0, height - side + 1, side):
-            for column in range(0, width - side + 1, side):
-                yield f"{place}_r{row:05d}_c{column:05d}", (row, column, side, side)
 
     def _in_one_split(self, opened: _OpenScene, window: Window, tally: Tally) -> bool:
         """Whether blocks of ground, where they are asked for, put a patch into one split."""
@@ -351,17 +334,3 @@ class SceneReader:
 def _numbers(dataset: rasterio.DatasetReader, part: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     raster = read_raster(dataset, part)
     return raster.values_BHW, raster.valid_HW
-
-
-def _cache_bytes(datasets: Sequence[rasterio.DatasetReader], tile: int | None) -> int:
-    """The blocks under one row of patches, or in one row of a whole scene, so that each is decoded once.
-
-    No more than that: decoded blocks then take the place of others, which are still near the processor. GDAL's own
-    limit is 5% of the memory.
-    """
-    total = 1024**2
-    for dataset in datasets:
-        rows, _ = dataset.block_shapes[0]
-        touched = 1 if tile is None else -(-tile // rows) + (tile % rows > 0)
-        total += touched * rows * dataset.width * sum(np.dtype(kind).itemsize for kind in dataset.dtypes)
-    return total
