@@ -205,7 +205,9 @@ class StatisticsByListing:
 
     def add(self, listing: Hashable, part: SetStatistics) -> None:
         """Add a scene without errors."""
-        self.sets.setdefault(listing, self.empty.part()).merge(part)
+        if listing not in self.sets:
+            self.sets[listing] = self.empty.part()
+        self.sets[listing].merge(part)
 
     def merge(self, other: StatisticsByListing) -> None:
         """Add the statistics of further scenes."""

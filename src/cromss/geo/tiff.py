@@ -164,7 +164,8 @@ def _check_claim(file: BinaryIO, layout: _Layout, values: dict[int, _Value], siz
         if value is None or not value.size:
             return default
         kind = _WHOLE.get(value.kind, "B")
-        return int(struct.unpack_from(layout.order + kind, _content(file, value, struct.calcsize(kind)))[0])
+        content = value.content or _content(file, value, struct.calcsize(kind))
+        return int(struct.unpack_from(layout.order + kind, content)[0])
 
     if not {_WIDTH, _HEIGHT, *_BLOCK_OFFSETS} & set(values):
         return 0  # no image: the raster library refuses it if it comes first
@@ -179,9 +180,9 @@ def _check_claim(file: BinaryIO, layout: _Layout, values: dict[int, _Value], siz
             where=path,
             do="fetch or write the file again",
         )
-    apart = first(_PLANES, 1) == 2
-    block_bytes = block_height * block_width * first(_BITS, 1) * (1 if apart else bands) // 8
-    claimed = height * width * first(_BITS, 1) * bands // 8
+    apart, bits = first(_PLANES, 1) == 2, first(_BITS, 1)
+    block_bytes = block_height * block_width * bits * (1 if apart else bands) // 8
+    claimed = height * width * bits * bands // 8
     limit = MAX_BYTES if first(_COMPRESSION, 1) == 1 else _MAX_PACKED_BLOCK
     if block_bytes > limit or (claimed > MAX_BYTES and claimed > _MAX_CLAIM * size):
         raise RangeError(
