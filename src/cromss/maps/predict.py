@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
@@ -34,6 +33,7 @@ from cromss.config import PredictConfig
 from cromss.errors import ConfigError, NonFiniteError
 from cromss.geo.bands import Normalization, known_sensor, nearest
 from cromss.geo.legend import Legend
+from cromss.geo.raster import block_cache
 from cromss.maps.blend import Strip, blended_strips
 from cromss.maps.map_files import MapFiles, map_files, map_paths, map_row_of_blocks
 from cromss.maps.scene import Scene, open_scene
@@ -242,7 +242,7 @@ def _write_maps(
     # Enough for each block to be decoded or written once. GDAL's own limit is a twentieth of the machine's memory.
     cache = 2 * (scene.row_of_blocks() + map_row_of_blocks(paths, width, legend)) + 4 * _MEGABYTE
     with (
-        rasterio.Env(GDAL_CACHEMAX=cache),
+        block_cache(cache),
         map_files(paths, scene.grid, legend, tags) as maps,
         _progress(height, width, show_progress) as advance,
     ):
