@@ -2,16 +2,22 @@
 
 One thread a process, set before any numerical library is loaded: a process that has used OpenMP threads can not be
 forked (its child waits for them for ever), some tests fork, and several processes of tests share the cores anyway.
+
+Ctrl-C is heard by the programs that tests start, also where the tests themselves run behind a shell's `&`, which makes
+all that it starts deaf to it.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 os.environ["OMP_NUM_THREADS"] = "1"
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _folder(*parts: str) -> Path:
