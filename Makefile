@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
+# Without the compiled tests of the last run every process of tests compiles them again, 8 s each.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test check lint types unit docs clean
 
 $(STAMP): pyproject.toml constraints.txt

@@ -129,6 +129,7 @@ def test_duplicate_names_of_a_zip_are_refused(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.zip"]
 
 
+@pytest.mark.slow
 def test_a_million_files_of_a_tar_are_refused_at_the_limit(tmp_path):
     header = tarfile.TarInfo("0000000").tobuf()
     blocks = io.BytesIO()

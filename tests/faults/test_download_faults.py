@@ -363,6 +363,7 @@ def test_nobody_answers(server, tmp_path, waits):
     assert waits == [1.0, 2.0, 4.0]
 
 
+@pytest.mark.slow
 def test_a_server_that_falls_silent_is_tried_again(server, tmp_path):
     release = []
 

@@ -45,6 +45,7 @@ def test_a_fault_that_passes_changes_nothing(store: Store, server: FileServer, f
     assert not server.plan, "a fault was not met"
 
 
+@pytest.mark.slow
 def test_a_slow_answer_is_given_up_and_asked_for_again(
     store: Store, server: FileServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,6 +54,7 @@ def medians(sentinel_mini: Path) -> tuple[np.ndarray, np.ndarray]:
     return medians_by_class(sentinel_mini / "pretrain")
 
 
+@pytest.mark.slow
 def test_the_mean_spectra_are_the_medians_of_real_scenes(medians: tuple[np.ndarray, np.ndarray]) -> None:
     ours = CLASS_DN[:, [BANDS.index(name) for name in TO_L1C]]
     np.testing.assert_allclose(ours, medians[0], atol=1.0)
@@ -63,6 +64,7 @@ def test_the_mean_echoes_are_the_medians_of_real_scenes(medians: tuple[np.ndarra
     np.testing.assert_allclose(CLASS_DB, medians[1], atol=0.06)
 
 
+@pytest.mark.slow
 def test_the_bands_without_such_a_line_follow_from_a_real_l1c_scene(sentinel_mini: Path) -> None:
     with rasterio.open(sentinel_mini / "scene" / "eastern_shore_virginia_l1c.tif") as file:
         scene = dict(zip(BANDS, file.read()[:, ::4, ::4].astype(float), strict=True))

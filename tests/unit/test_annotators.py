@@ -244,6 +244,7 @@ def test_settings_that_do_not_go_with_annotators_are_refused(root: Path, tmp_pat
         prepare(settings(root, tmp_path / "store", **{"annotators": PATTERNS, **changes}))
 
 
+@pytest.mark.slow
 def test_pretraining_learns_from_all_annotators_is_scored_by_the_first_and_says_so(store: Store, tmp_path, capsys):
     splits = ("train", "train", "validation", "validation")
     parted = [dataclasses.replace(record, split=split) for record, split in zip(records(), splits, strict=True)]

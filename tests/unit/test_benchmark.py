@@ -195,6 +195,7 @@ def test_a_second_call_runs_nothing_and_gives_the_same_tables(folder, result):
     assert {name: (second.out / name).read_bytes() for name in tables} == tables
 
 
+@pytest.mark.slow
 def test_a_job_that_fails_names_its_log_and_no_table_is_written(tmp_path):
     with pytest.raises(TrainingError, match="ZeroDivisionError") as caught:
         start(

@@ -70,6 +70,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_report_tells_the_share_of_cloud_of_each_split_and_labels_stay_as_they_are(root, tmp_path, capsys):
     (root / "split.csv").write_text("id,split\na,train\nb,test\n")
     report = prepare_with_page(

@@ -83,6 +83,7 @@ def test_a_job_starts_after_what_it_refers_to_and_gets_its_run_folder(bench):
     assert {threads for *_, threads in bench.events()} == {"2"}
 
 
+@pytest.mark.slow
 def test_no_more_jobs_run_together_than_were_allowed(bench):
     bench.run([bench.job(f"job{i}", sleep=0.15) for i in range(5)], at_a_time=2)
     alive, most = 0, 0
@@ -92,6 +93,7 @@ def test_no_more_jobs_run_together_than_were_allowed(bench):
     assert most == 2
 
 
+@pytest.mark.slow
 def test_the_job_that_most_others_wait_for_starts_first(bench):
     jobs = [bench.job("data"), bench.job("table", needs=("data",)), bench.job("train", needs=("data",))]
     jobs += [bench.job("score", needs=("train",)), bench.job("transfer", needs=("train",))]
@@ -137,6 +139,7 @@ def test_when_one_job_fails_the_others_are_stopped_rather_than_left_behind(bench
     assert [name for name, event, *_ in bench.events() if event == "end"] == []
 
 
+@pytest.mark.slow
 def test_two_jobs_that_fail_at_once_are_not_waited_for(bench, tmp_path):
     for number in range(3):
         began = time.monotonic()
@@ -145,6 +148,7 @@ def test_two_jobs_that_fail_at_once_are_not_waited_for(bench, tmp_path):
         assert time.monotonic() - began < 30
 
 
+@pytest.mark.slow
 def test_a_stop_signal_stops_the_jobs_before_the_command_leaves(bench):
     began = time.monotonic()
     timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM))
@@ -165,6 +169,7 @@ def test_the_environment_changes_no_setting_of_a_job(bench, monkeypatch):
     assert "CROMSS_" not in (places["a"].run / "seen").read_text()
 
 
+@pytest.mark.slow
 def test_jobs_are_processes_of_their_own_with_one_host_for_as_many_as_run_after_each_other(bench):
     places = bench.run([bench.job(name) for name in "abc"], at_a_time=1)
     jobs, hosts = zip(*((places[name].run / "seen").read_text().split()[:2] for name in "abc"), strict=True)

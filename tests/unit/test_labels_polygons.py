@@ -153,6 +153,7 @@ def test_the_smaller_of_two_that_reach_far_out_still_wins(where, tmp_path):
     assert (burnt == 0).all()
 
 
+@pytest.mark.slow
 def test_real_land_use_survives_the_way_to_polygons_and_back(sentinel_mini, tmp_path):
     raster = read_raster(sentinel_mini / "downstream" / "osm_landuse" / "labels.tif")
     labels = raster.values_BHW[0]

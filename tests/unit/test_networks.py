@@ -86,6 +86,7 @@ def test_the_fused_branch_stacks_the_sensors_in_the_order_of_the_inputs() -> Non
     assert torch.equal(network(images())["fused"], expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("decoder", DECODERS)
 @pytest.mark.parametrize("encoder", [NARROW, "resnet18"])
 def test_every_trainable_parameter_takes_part_in_the_forward_pass(decoder: str, encoder: str) -> None:
@@ -94,6 +95,7 @@ def test_every_trainable_parameter_takes_part_in_the_forward_pass(decoder: str, 
     assert all((p.grad is not None) == p.requires_grad for p in network.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoder", [NARROW, "resnet18", "tu-convnext_atto"])
 def test_weights_are_the_same_for_the_same_seed(encoder: str) -> None:
     def weights() -> dict[str, torch.Tensor]:

@@ -173,6 +173,7 @@ def test_validation_is_drawn_from_training_tiles_alone(tiles, tmp_path):
             prepare(settings(tiles, tmp_path / "other", **{**options, "validation_share": 0.0, **change}))
 
 
+@pytest.mark.slow
 def test_the_zip_file_makes_the_same_store_as_its_folder(tiles, tmp_path):
     (tmp_path / "zipped").mkdir()
     zip_folder(tiles, tmp_path / "zipped" / "ssl4eo_s12_dw.zip", "ssl4eo_s12_dw/")

@@ -48,6 +48,7 @@ def test_the_page_shows_findings_and_every_part(root, tmp_path):
     assert page.count('src="data:image/png') == 4 * 3 + 4
 
 
+@pytest.mark.slow
 def test_the_page_needs_no_other_file(root, tmp_path):
     prepare(settings(root, tmp_path / "out"))
     page = (tmp_path / "out" / HTML_FILE).read_text()
@@ -95,6 +96,7 @@ def test_seasons_that_disagree_are_shown(tmp_path):
     assert "crops to grass" in text_of(tmp_path / "out" / HTML_FILE)
 
 
+@pytest.mark.slow
 def test_what_was_left_out_is_listed_with_its_reason(root, tmp_path):
     write_labels(root / "labels" / "p1.tif", np.full((120, 120), 17, np.uint8))
     shutil.copy(root / "s2" / "p0.tif", root / "s2" / "alone<b>.tif")
@@ -106,6 +108,7 @@ def test_what_was_left_out_is_listed_with_its_reason(root, tmp_path):
     assert "<b>" not in page
 
 
+@pytest.mark.slow
 def test_the_command_says_where_the_page_is_and_what_it_found(root, tmp_path, capsys):
     arguments = ["prepare", "--root", str(root), "--out", str(tmp_path / "out"), "--s2_offset", "0"]
     assert cli.main(arguments) == 0

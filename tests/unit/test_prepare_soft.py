@@ -142,6 +142,7 @@ def test_a_scene_without_its_probabilities_is_an_orphan(root: Path, tmp_path: Pa
     assert [(o["id"], o["missing"]) for o in report["orphans"]] == [("b", ("probabilities",))]
 
 
+@pytest.mark.slow
 def test_the_command_line_takes_annotators_and_probabilities(root: Path, tmp_path: Path):
     common = ["prepare", "--root", str(root), "--shift_samples", "0"]
     (root / "labels").rename(root / "dw")

@@ -90,6 +90,7 @@ def test_prefetching_a_batch_is_few_requests_and_none_later(server: FileServer, 
         assert server.shard_requests() == asked
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("workers", "method"), [(0, None), (2, "fork"), pytest.param(2, "spawn", marks=pytest.mark.slow)]
 )

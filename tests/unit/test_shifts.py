@@ -44,6 +44,7 @@ def test_a_map_is_found_where_it_was_put_and_its_numbers_do_not_matter(row, colu
         assert near(found, row, column, 0.5)
 
 
+@pytest.mark.slow
 def test_unrelated_places_are_not_measurable():
     found = []
     for seed in range(40):

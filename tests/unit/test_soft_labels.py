@@ -185,6 +185,7 @@ def first_loss(store: Path, out: Path, **changes: object) -> float:
     return float(loss)
 
 
+@pytest.mark.slow
 def test_transfer_learns_from_probabilities_where_the_store_has_them_and_from_hard_labels_on_request(tmp_path: Path):
     records = [dataclasses.replace(record, split="test" if n == 2 else "train") for n, record in enumerate(RECORDS)]
     soft = write_store(tmp_path / "soft", records, soft=("labels",))

@@ -85,6 +85,7 @@ def test_bands_are_taken_by_name(archive):
         records(archive, bands={"s2": ALL["s2"]}, product="L2A")
 
 
+@pytest.mark.slow
 def test_the_layout_goes_into_a_store_with_its_splits(archive, tmp_path):
     report = prepare(settings(archive, tmp_path / "out", layout="ssl4eo_s12_v1_1", s2_bands="9"))
     assert {split: count["places"] for split, count in report["splits"].items()} == {"train": 2, "validation": 2}

@@ -92,6 +92,7 @@ def test_bands_are_taken_by_name(archive):
     assert (first.images["s2"][:, 1] == whole[:, 3]).all()
 
 
+@pytest.mark.slow
 def test_the_layout_finds_the_edition_and_puts_it_into_a_store_with_its_splits(archive, tmp_path):
     report = prepare(settings(archive, tmp_path / "out", layout="ssl4eo_s12_v1_1", s2_bands="9"))
     assert {split: count["places"] for split, count in report["splits"].items()} == {"train": 2, "validation": 2}
@@ -99,6 +100,7 @@ def test_the_layout_finds_the_edition_and_puts_it_into_a_store_with_its_splits(a
         assert store.read(0, 0)["s2"].shape == (9, 264, 264)
 
 
+@pytest.mark.slow
 def test_the_other_product_has_a_folder_of_its_own(tmp_path):
     write_v11_tar(tmp_path / "data", tmp_path / "scratch", product="L2A")
     shutil.rmtree(tmp_path / "data" / "train")

@@ -167,6 +167,7 @@ def test_another_seed_world_or_number_gives_another_place() -> None:
         assert (first.images["s2"] != other.images["s2"]).mean() > 0.9
 
 
+@pytest.mark.slow
 def test_the_design_of_the_noise_changes_labels_only(
     systematic: list[PlaceRecord], idiosyncratic: list[PlaceRecord]
 ) -> None:
@@ -190,6 +191,7 @@ def test_systematic_labels_err_as_those_of_dynamic_world(systematic: list[PlaceR
     assert max(precision.values()) - min(precision.values()) > 0.25
 
 
+@pytest.mark.slow
 def test_idiosyncratic_labels_err_as_often_but_by_chance(idiosyncratic: list[PlaceRecord]) -> None:
     found = figures(idiosyncratic)
     assert 0.25 < found["error_rate"] < 0.33
@@ -232,6 +234,7 @@ def test_the_tally_refuses_shapes_that_differ() -> None:
 # the shifted world -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_shifted_world_has_exact_labels_in_a_legend_of_its_own() -> None:
     world = SyntheticWorld(name="shifted", seasons=2)
     records = list(synthesize(world, 6))
@@ -290,6 +293,7 @@ def test_a_store_holds_the_places_in_order_with_their_splits(tmp_path: Path) -> 
     assert 0 < report["train"]["error_rate"] < 1
 
 
+@pytest.mark.slow
 def test_a_store_interrupted_is_continued_to_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synthesize_store(config(tmp_path / "whole"))
     init = StoreWriter.__init__

@@ -175,6 +175,7 @@ def test_the_same_seed_gives_the_same_scores_and_another_seed_others(done, tmp_p
     assert result["summary"]["miou"]["std"] == pytest.approx(np.std(values, ddof=1))
 
 
+@pytest.mark.slow
 def test_finished_runs_are_kept_and_new_seeds_join_them(done, tmp_path):
     config, result = done
     shutil.copytree(config.out, tmp_path / "copy")

@@ -56,12 +56,14 @@ def test_an_encoder_comes_with_its_bands_and_scaling(narrow: Path) -> None:
         load_encoder(narrow.parent, "s2")
 
 
+@pytest.mark.slow
 def test_a_fused_encoder_has_the_bands_of_both_sensors(tmp_path: Path) -> None:
     weights = load_encoder(checkpoint(tmp_path / "a", "tu-cromss_narrow", branches=("s1", "s2", "fused")), "fused")
     assert weights.bands == ("VV", "VH", *NINE)
     assert weights.normalization is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("run", "layout"), [("narrow", "smp"), ("resnet", "timm")])
 def test_an_exported_encoder_returns_bit_for_bit(
     run: str, layout: Layout, tmp_path: Path, request: pytest.FixtureRequest

@@ -49,6 +49,7 @@ def test_dask_gives_the_same_results_in_the_same_order(together, scheduler):
         assert list(each(operator.add, 1, [])) == []
 
 
+@pytest.mark.slow
 def test_the_work_is_done_in_other_processes(scheduler):
     with open_workers(scheduler=scheduler) as each:
         (found,) = set(each(os.path.join, "/proc", ["self/environ"]))
@@ -87,6 +88,7 @@ def _read(folder, name):
     return read_json(folder / name)
 
 
+@pytest.mark.slow
 def test_work_that_kills_its_workers_ends_with_an_error_that_says_so(scheduler):
     with open_workers(scheduler=scheduler) as each, pytest.raises(WorkerError, match="workers died") as caught:
         list(each(_die, None, [0]))
