@@ -1,10 +1,13 @@
 """A training sample from the store to tensors, ours beside the plain recipe, and what the prior costs on the device.
 
-    python benchmarks/sample.py [--classes 9] [--places 16] [--repeats 60] [--folder /tmp] [--step-seconds 10.5]
+    python benchmarks/sample.py [--classes 9 | --labels MAP.tif] [--places 16] [--rounds 8] [--folder /tmp]
+        [--step-seconds 10.5]
 
 264 px, 2 + 13 bands in the 8-bit edition, four seasons, cut to 256, prior "ts"; one core, milliseconds of the
-processor, sides in turn. The plain side is what a recipe writes down first: the bytes of all seasons in one file a
-place, 18 Gaussian filters, images and smoothed labels as float32, then a random window, flips and turns of all of it.
+processor. As a worker does, each side makes all places one after the other, sides in turn. The plain side is what a
+recipe writes down first: the bytes of all seasons in one file a place, 18 Gaussian filters, images and smoothed labels
+as float32, then a random window, flips and turns of all of it. Labels are patches in which all of `--classes` occur,
+more mixed than land is, or windows of a label map in classes 0 to 8 (Dynamic World's), moved on by 8 px a season.
 `--step-seconds` is the time of a whole training step of a batch of 4 (benchmarks/step.py), to take a share of.
 """
 
@@ -19,6 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import rasterio
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -29,7 +33,7 @@ from cromss.data.dataset import PatchDataset, collate
 from cromss.data.record import PlaceRecord
 from cromss.data.store import Store, StoreWriter
 from cromss.geo.bands import SENSORS, published_normalization
-from cromss.geo.legend import LEGENDS
+from cromss.geo.legend import IGNORE, LEGENDS
 from cromss.memory import keep_freed_memory
 from reference import plain_recipe
 
@@ -44,7 +48,22 @@ def blobs(number: int, occurring: int = CLASSES) -> np.ndarray:
     return F.interpolate(coarse, size=(SIZE, SIZE), mode="bilinear").argmax(1).to(torch.uint8).numpy()
 
 
-def write(folder: Path, places: int, occurring: int) -> None:
+def windows(path: Path, places: int) -> list[np.ndarray]:
+    """Labels (T, H, W) of places spread over a map; each season sees it some pixels further on."""
+    with rasterio.open(path) as file:
+        labels = file.read(1)
+    if not set(np.unique(labels).tolist()) <= {*range(CLASSES), IGNORE}:
+        raise SystemExit(f"{path} holds values other than 0 to {CLASSES - 1} and {IGNORE}")
+    side = SIZE + 8 * (SEASONS - 1)
+    corners = [(y, x) for y in range(0, len(labels) - side, side) for x in range(0, labels.shape[1] - side, side)]
+    if len(corners) < places:
+        raise SystemExit(f"{path} has room for {len(corners)} places of {side} px, not for {places}")
+    chosen = [corners[number * len(corners) // places] for number in range(places)]
+    steps = [8 * season for season in range(SEASONS)]
+    return [np.stack([labels[y + s : y + s + SIZE, x + s : x + s + SIZE] for s in steps]) for y, x in chosen]
+
+
+def write(folder: Path, labels_of: list[np.ndarray]) -> None:
     """The same places as a store and, for the plain side, as one file of bytes each."""
     writer = StoreWriter(
         folder / "store",
@@ -52,9 +71,8 @@ def write(folder: Path, places: int, occurring: int) -> None:
         sensors={name: sensor.bands for name, sensor in SENSORS.items()},
         edition="uint8",
     )
-    for number in range(places):
+    for number, labels in enumerate(labels_of):
         random = np.random.default_rng(number)
-        labels = blobs(number, occurring)
         images = random.integers(0, 256, (SEASONS, BANDS, SIZE, SIZE), dtype=np.uint8)
         (folder / f"{number}.bin").write_bytes(images.tobytes() + labels.tobytes())
         writer.add(
@@ -96,6 +114,11 @@ def plain_sample(folder: Path, number: int, random: np.random.Generator) -> tupl
     return stacked[:BANDS], stacked[BANDS].long(), stacked[BANDS + 1 :]
 
 
+def make_all(sample: Callable[[int], object], numbers: range) -> None:
+    for number in numbers:
+        sample(number)
+
+
 def milliseconds(call: Callable[[], object]) -> float:
     began = time.process_time()
     call()
@@ -105,8 +128,9 @@ def milliseconds(call: Callable[[], object]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--classes", type=int, default=CLASSES, help="that occur in a place")
+    parser.add_argument("--labels", type=Path, help="a label map, GeoTIFF, to cut the labels from")
     parser.add_argument("--places", type=int, default=16)
-    parser.add_argument("--repeats", type=int, default=60)
+    parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--folder", type=Path, default=None)
     parser.add_argument("--step-seconds", type=float)
     options = parser.parse_args()
@@ -114,7 +138,13 @@ def main() -> None:
     keep_freed_memory()  # as data workers do; both sides gain
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
-        write(folder, options.places, options.classes)
+        if options.labels:
+            labels_of = windows(options.labels, options.places)
+        else:
+            labels_of = [blobs(number, options.classes) for number in range(options.places)]
+        occurring = statistics.mean(len(np.unique(labels[labels < CLASSES])) for labels in labels_of)
+        print(f"{occurring:.1f} classes a place")
+        write(folder, labels_of)
         with Store.open(folder / "store") as store:
             measure(folder, store, options)
 
@@ -133,13 +163,17 @@ def measure(folder: Path, store: Store, options: argparse.Namespace) -> None:
         "ours, prior on the device": lambda i: device[(i, i % len(store), -1)],
     }
     spent: dict[str, list[float]] = {side: [] for side in sides}
-    for i in range(options.repeats + 5):
+    for turn in range(options.rounds + 1):  # the first is not counted
         for side, sample in sides.items():
-            spent[side].append(milliseconds(lambda s=sample, i=i: s(i)))
+            places = range(turn * len(store), (turn + 1) * len(store))
+            spent[side].append(milliseconds(lambda s=sample, p=places: make_all(s, p)) / len(store))
     for side, times in spent.items():
-        ratios = [plain / own for plain, own in zip(spent["plain"][5:], times[5:], strict=True)]
-        median = statistics.median(times[5:])
-        print(f"{side:28} {median:6.2f} ms  {1e3 / median:5.0f} /s  {statistics.median(ratios):5.1f} x plain")
+        ratios = sorted(plain / own for plain, own in zip(spent["plain"][1:], times[1:], strict=True))
+        median = statistics.median(times[1:])
+        print(
+            f"{side:28} {median:6.2f} ms  {1e3 / median:5.0f} /s  "
+            f"{statistics.median(ratios):5.1f} x plain ({ratios[0]:.1f} to {ratios[-1]:.1f})"
+        )
     batch = collate([device[(0, place, -1)] for place in range(4)])
     maker = device.prior_maker
     assert maker is not None

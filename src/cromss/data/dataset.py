@@ -15,7 +15,7 @@ In: a (epoch, place, season) key. Out: images in the network's scale, labels, pr
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -230,7 +230,7 @@ class PatchDataset:
         return tuple((*self._soft_layers(layer), layer)[0] for layer in self._annotators(place))
 
     def _name(self, place: int, season: int, source: str) -> str:
-        name = f"{self.store.id(place)}/{self.store.seasons(place)[season]}"
+        name = f"{self.store.id(place)}/{self.store.season_name(place, season)}"
         if len(self.store.annotators) < 2 or source not in self.store.label_layers:
             return name
         return f"{name}/{self.store.annotators[self.store.label_layers.index(source)]}"
@@ -241,6 +241,15 @@ class PatchDataset:
         if self._scratch.size < size:
             self._scratch = np.empty(size, np.uint8)
         return self._scratch
+
+
+class _Bytes(NamedTuple):
+    """What the 8-bit values of a product stand for, band by band: 0..1 over mean +- 2 std, as in the paper."""
+
+    as_wanted: bool
+    """They are scaled by the statistics that the network's input is."""
+    mean_B11: NDArray[np.float32]
+    std_B11: NDArray[np.float32]
 
 
 class _Scaler:
@@ -267,23 +276,29 @@ class _Scaler:
             )
         everything = normalization.bands == stored
         self._bands = slice(None) if everything else [stored.index(band) for band in normalization.bands]
-        self._normalization, self._scaling = normalization, store.scaling(name)
+        self._normalization = normalization
         self.fill = np.float32(FILL[normalization.kind])
+        scaling = store.scaling(name)
+        self._stored: dict[str, _Bytes | None] = {}
         for product in store.product_names(name):
             # a product without statistics is found now, not in the middle of an epoch
             normalization.apply(np.empty((len(normalization.bands), 0, 0), np.float32), product)
+            self._stored[product] = None if scaling is None else self._bytes(scaling, product)
 
     def __call__(self, values_BHW: NDArray[Any], product: str) -> NDArray[np.float32]:
-        values_BHW = values_BHW[self._bands]
-        if self._scaling is None:
+        values_BHW, stored = values_BHW[self._bands], self._stored[product]
+        if stored is None:
             return self._normalization.apply(values_BHW, product)
         unit_BHW = np.divide(values_BHW, np.float32(255), dtype=np.float32)
-        stored = {name: self._pick(numbers) for name, numbers in self._scaling.statistics[product].items()}
-        wanted = {name: tuple(numbers) for name, numbers in self._normalization.statistics[product].items()}
-        if stored == wanted:  # the 8-bit value is the paper's network input already
+        if stored.as_wanted:
             return unit_BHW if self._normalization.kind == "paper" else _deviations(unit_BHW)
-        mean, std = (np.array(stored[name], np.float32)[:, None, None] for name in ("mean", "std"))
-        return self._normalization.apply(mean + _deviations(unit_BHW) * std, product)
+        return self._normalization.apply(stored.mean_B11 + _deviations(unit_BHW) * stored.std_B11, product)
+
+    def _bytes(self, scaling: Normalization, product: str) -> _Bytes:
+        stored = {name: self._pick(numbers) for name, numbers in scaling.statistics[product].items()}
+        wanted = {name: tuple(numbers) for name, numbers in self._normalization.statistics[product].items()}
+        mean_B11, std_B11 = (np.array(stored[name], np.float32)[:, None, None] for name in ("mean", "std"))
+        return _Bytes(stored == wanted, mean_B11, std_B11)
 
     def _pick(self, numbers: Sequence[float]) -> tuple[float, ...]:
         return tuple(numbers) if isinstance(self._bands, slice) else tuple(numbers[i] for i in self._bands)

@@ -144,6 +144,10 @@ class Store:
         place = self._place(place)
         return tuple(self._season_names[self._first[place] : self._first[place + 1]].to_pylist())
 
+    def season_name(self, place: int, season: int) -> str:
+        """The name of one season of a place, 0 or more. Raises ArgumentError."""
+        return str(self._season_names[self._row(place, season)].as_py())
+
     def shape(self, place: int) -> tuple[int, int]:
         """Height and width of a place, in pixels."""
         _, height, width = self._frame[self._first[self._place(place)]].tolist()
@@ -314,7 +318,7 @@ class Store:
 
     def _refuse(self, row: int, array: int, shard: int, got: str, expected: str) -> None:
         place = int(np.searchsorted(self._first, row, side="right")) - 1
-        season = self.seasons(place)[row - int(self._first[place])]
+        season = self.season_name(place, row - int(self._first[place]))
         raise DamagedFileError(
             f"{self._arrays[array]} of a sample is not what was written",
             got=got,

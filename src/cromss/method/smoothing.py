@@ -84,7 +84,7 @@ def label_prior(
     if surrounded and min(labels.shape[-2:]) <= 2 * reach:
         expected = f"H and W above {2 * reach}: a window and {reach} pixels around it"
         raise ArgumentError("labels have no window inside.", got=tuple(labels.shape), expected=expected)
-    weight_BT = _season_weights(season.to(labels.device), labels.shape[1], kind)
+    weight_BT = _season_weights(labels.shape[1], kind).to(labels.device)[season.to(labels.device).long()]
     margin = 0 if surrounded else reach
     if not values_are_visible(labels):
         return _prior_by_products(labels, weight_BT, num_classes, ignore_index, margin, sigma, truncate)
@@ -164,12 +164,11 @@ def _mix_in_one_pass(
     return target_BCHW
 
 
-def _season_weights(season_B: Tensor, seasons: int, kind: str) -> Tensor:
-    """Share of each season in the mass, (B, T): 1 / T for time, 1 at the drawn season for space, half of each."""
+@functools.lru_cache(maxsize=64)
+def _season_weights(seasons: int, kind: str) -> Tensor:
+    """Share of each season in the mass by the season drawn, (T, T): 1 / T for time, 1 if drawn for space, or both."""
     of_all, of_drawn = {"t": (1.0, 0.0), "s": (0.0, 1.0), "ts": (0.5, 0.5)}[kind]
-    weight_BT = torch.full((len(season_B), seasons), of_all / seasons, device=season_B.device)
-    drawn_B1 = season_B.long().unsqueeze(1)
-    return weight_BT.scatter_add_(1, drawn_B1, torch.full_like(weight_BT[:, :1], of_drawn))
+    return of_all / seasons + of_drawn * torch.eye(seasons)
 
 
 @functools.lru_cache(maxsize=64)
