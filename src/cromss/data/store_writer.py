@@ -147,6 +147,7 @@ def finish_store(
     settings: those in the header of every shard. shards: file of a shard -> its SHA-256, None where it is to be read.
     The rest is as in `StoreWriter.finish`. Raises StoreError where there is no place, or a shard has other settings.
     """
+    remove_unfinished(path)  # of workers that were killed, and replaced, on the way
     rows: list[pa.Table] = []
     for number, name in enumerate(shards):
         header = read_header(path / name)
