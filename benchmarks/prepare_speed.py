@@ -70,7 +70,6 @@ def read_alone(root: Path) -> int:
 
 
 def prepare_quietly(root: Path, out: Path, shift_samples: int) -> None:
-    shutil.rmtree(out, ignore_errors=True)
     with contextlib.redirect_stdout(io.StringIO()):
         prepare(PrepareConfig(root=str(root), out=str(out), shift_samples=shift_samples))
 
@@ -100,13 +99,15 @@ def main() -> None:
         size = read_alone(root)  # also brings the files into the page cache
         prepare_quietly(root, out, options.shift_samples)
         if options.profile:
+            shutil.rmtree(out)
             with cProfile.Profile(time.process_time) as profile:
                 prepare_quietly(root, out, options.shift_samples)
             pstats.Stats(profile, stream=sys.stdout).sort_stats("tottime").print_stats(18)
-        times = [
-            (process_time(read_alone, root), process_time(prepare_quietly, root, out, options.shift_samples))
-            for _ in range(options.rounds)
-        ]
+        times = []
+        for _ in range(options.rounds):
+            shutil.rmtree(out)
+            alone = process_time(read_alone, root)
+            times.append((alone, process_time(prepare_quietly, root, out, options.shift_samples)))
     ratios = [alone / prepared for alone, prepared in times]
     alone, prepared = (statistics.median(column) for column in zip(*times, strict=True))
     print(f"{size / 1e6:.0f} MB of pixels; {options.compress if not options.root else 'files as they are'}")
