@@ -9,6 +9,8 @@ import pytest
 from torch import nn
 
 from cromss.data.band_moments import BandMoments
+from cromss.data.sources.own_images import _LAYERS, ROLES
+from cromss.data.store_layout import LABEL_KINDS, PROBABILITIES
 from cromss.errors import ArgumentError, BandError, MissingDataError
 from cromss.geo.bands import band_name, get_sensor, known_sensor, published_normalization, resolve_bands
 from cromss.geo.sensor import RESERVED, SENSORS, Sensor
@@ -126,3 +128,7 @@ def test_moments_of_no_pixel_are_no_statistics():
     moments = BandMoments(bands=("a",))
     moments.add(np.zeros((1, 2, 2)), np.zeros((2, 2), bool))
     assert moments.table() == {}
+
+
+def test_no_sensor_has_a_name_that_a_part_of_a_place_has():
+    assert {*ROLES, *_LAYERS, *LABEL_KINDS, PROBABILITIES} - set(SENSORS) <= RESERVED

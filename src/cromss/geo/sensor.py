@@ -23,8 +23,8 @@ __all__ = ["RESERVED", "SENSORS", "STORED_TYPES", "Sensor"]
 STORED_TYPES = ("float32", "int16", "int32", "uint8", "uint16")
 """Types in which a store can keep the values of a sensor."""
 
-_PARTS = (  # other arrays of a sample, branches and log rows
-    "label labels truth valid probabilities split prior season id fused mean loss selected"
+_PARTS = (  # other arrays of a sample and parts of a place, branches and log rows
+    "label labels annotators truth valid probabilities clouds split prior season id fused mean loss selected"
 )
 _WORDS = (
     "add_module apply bfloat16 buffers call_super_init children clear compile cpu cuda double dump_patches eval"
