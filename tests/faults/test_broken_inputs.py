@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cromss.data.prepare import prepare
-from cromss.errors import BandError, CromssError, DamagedFileError, GridError, LabelError, RangeError
+from cromss.errors import BandError, ConfigError, CromssError, DamagedFileError, GridError, LabelError, RangeError
 from small_scenes import settings
 
 SCENE = "ben_33UUP_20170613_34_71"
@@ -66,7 +66,32 @@ def test_a_broken_file_can_be_left_out_and_is_listed(broken, sentinel_mini, tmp_
     assert report["places"] == len(list((root / "s1").iterdir())) - 1
 
 
-def test_content_that_is_shifted_on_a_true_grid_is_not_seen_by_prepare(sentinel_mini, tmp_path):
-    """s1_rolled_3px.tif says nothing wrong about itself: only a measurement of shifts between images could tell."""
+def test_content_that_is_shifted_on_a_true_grid_is_named_and_refused_where_a_limit_is_given(sentinel_mini, tmp_path):
+    """s1_rolled_3px.tif says nothing wrong about itself: only the ground that it shows tells."""
     root = with_broken(sentinel_mini, tmp_path / "in", "s1_rolled_3px.tif")
-    assert prepare(settings(root, tmp_path / "out", s2_bands="12"))["refusals"] == []
+    report = prepare(settings(root, tmp_path / "reported", s2_bands="12"))
+    assert report["refusals"] == []
+    named = {row["id"]: row["length"] for row in report["shifted_places"]}
+    assert named.pop(SCENE) > 3
+    assert max(named.values()) < 3, "the others lie as they were published"
+    with pytest.raises(GridError, match="s1 shows the ground elsewhere than s2") as caught:
+        prepare(settings(root, tmp_path / "out", s2_bands="12", max_shift=3.0))
+    assert f"s1/{SCENE}.tif" in str(caught.value.where)
+    assert f"s2/{SCENE}.tif" in str(caught.value.where)
+    assert f"so 3.8 px, in {SCENE}" in caught.value.got
+    assert not (tmp_path / "out").exists()
+    left = prepare(settings(root, tmp_path / "out", s2_bands="12", max_shift=3.0, on_bad="skip"))
+    assert [row["id"] for row in left["refusals"]] == [SCENE]
+    assert left["places"] == report["places"] - 1
+    assert {row["id"] for row in left["shifted_places"]} == {*named}
+
+
+def test_sound_scenes_are_not_refused_for_their_content(sentinel_mini, tmp_path):
+    root = with_broken(sentinel_mini, tmp_path / "in", None)
+    assert prepare(settings(root, tmp_path / "out", s2_bands="12", max_shift=3.0, shift_samples=0))["refusals"] == []
+
+
+@pytest.mark.parametrize("limit", [0.0, 1.0, 13.0, float("nan")])
+def test_a_limit_that_no_measurement_can_hold_is_refused(limit, tmp_path):
+    with pytest.raises(ConfigError, match="can not be held to this limit"):
+        prepare(settings(tmp_path, tmp_path / "out", max_shift=limit))

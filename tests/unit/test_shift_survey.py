@@ -61,6 +61,17 @@ def test_no_more_than_the_sample_is_kept_in_any_order_and_cut():
     assert whole.summary()["s2-s1"]["measured"] == 3
 
 
+def test_all_places_are_measured_where_everything_is_asked_for_and_the_sample_is_the_same():
+    records = [record(f"p{seed}", seed, seasons=2) for seed in range(4)]
+    sample = survey(records, samples=3)
+    whole = ShiftSurvey(bands=BANDS, samples=3, everything=True)
+    measured = [one for each in records for one in whole.add(each)]
+    assert {(one.pair, one.id, one.season) for one in measured} == {
+        (pair, each.id, season) for pair in ("s2-s1", "s2-labels") for each in records for season in each.seasons
+    }
+    assert whole.summary() == sample.summary()
+
+
 def test_nothing_is_measured_where_none_is_asked_for():
     found = survey([record("a", 0)], samples=0)
     assert found.summary() == {}

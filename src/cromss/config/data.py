@@ -201,6 +201,8 @@ class PrepareConfig:
         on_bad: `stop` refuses everything if one scene is bad; `skip` leaves bad scenes out, counted and listed.
         shard_places: places a shard file.
         shift_samples: images whose shifts are measured for the report, spread evenly over the set; 0 for none.
+        max_shift: refuse a scene of which a further sensor or the labels are measured to lie more than so many pixels
+            off its first image, e.g. 3; all images are then measured. null refuses none.
         workers: processes that read and write, one of them without Dask; the store is the same for any number.
         dask_scheduler: address of a Dask scheduler, e.g. `tcp://10.0.0.5:8786`, whose workers are used instead; they
             need the same files under the same paths.
@@ -242,6 +244,7 @@ class PrepareConfig:
     on_bad: Literal["stop", "skip"] = "stop"
     shard_places: int = 64
     shift_samples: int = 400
+    max_shift: float | None = None
     workers: int = 1
     dask_scheduler: str | None = None
 

@@ -28,6 +28,7 @@ from cromss.data.findings import findings
 from cromss.data.preparation import Preparation, Prepared, prepare_batch, write_batch
 from cromss.data.sensor_section import plan_sensors
 from cromss.data.set_statistics import SetStatistics, StatisticsByListing
+from cromss.data.shift_survey import require_limit
 from cromss.data.sources.layouts import Opening, settled
 from cromss.data.sources.source import Scene, Source
 from cromss.data.split_survey import drawn_blocks, too_near
@@ -63,6 +64,7 @@ def prepare(config: PrepareConfig, draw: Draw | None = None) -> dict[str, Any]:
     nowhere; and, unless `on_bad` is "skip", a DataError that lists every scene that can not be used.
     """
     require_workers(config.workers, config.dask_scheduler, root=config.root, out=config.out)
+    require_limit(config.max_shift)
     out = Path(config.out)
     if (out / META_FILE).exists():
         (out / _BEGUN_FILE).unlink(missing_ok=True)  # of a run that was killed in its last moment
@@ -148,6 +150,7 @@ def _read_all(
         legend=opening.legend,
         shift_samples=opening.config.shift_samples,
         seasons=sum(len(scene.seasons) for scene in scenes),
+        max_shift=opening.config.max_shift,
     )
     clear = [scene for scene in scenes if scene.id not in ids]
     batches = make_batches(preparation.source, clear, opening.config.shard_places)

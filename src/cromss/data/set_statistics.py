@@ -62,7 +62,8 @@ class Example:
 class SetStatistics:
     """Sums and samples over the places of a set, or of a part of it.
 
-    seasons: of all places, at least. definitions: what each sensor measures. training: moments of the training split,
+    seasons: of all places, at least. max_shift: the limit that places are held to, px, so that all are measured; None
+    measures a sample. definitions: what each sensor measures. training: moments of the training split,
     of sensors that are neither s1 nor s2 and have no statistics yet.
     """
 
@@ -70,6 +71,7 @@ class SetStatistics:
     legend: Legend
     shift_samples: int
     seasons: int = 0
+    max_shift: float | None = None
     definitions: Mapping[str, Sensor] = field(default_factory=lambda: SENSORS)
     training: dict[str, BandMoments] = field(default_factory=dict)
     counts: dict[tuple[str, str], BandCounts] = field(default_factory=dict)
@@ -80,7 +82,12 @@ class SetStatistics:
 
     def __post_init__(self) -> None:
         self.changes = SeasonChanges(num_classes=self.legend.num_classes)
-        self.shifts = ShiftSurvey(bands=self.bands, samples=self.shift_samples, seasons=self.seasons)
+        self.shifts = ShiftSurvey(
+            bands=self.bands,
+            samples=self.shift_samples,
+            seasons=self.seasons,
+            everything=self.max_shift is not None,
+        )
 
     @property
     def images(self) -> int:
@@ -95,8 +102,8 @@ class SetStatistics:
         part.shifts = self.shifts.part()
         return part
 
-    def add(self, record: PlaceRecord) -> None:
-        """Count all seasons of a place."""
+    def add(self, record: PlaceRecord) -> list[PlaceShift]:
+        """Count all seasons of a place; return the shifts that were measured."""
         for sensor, images in record.images.items():
             counts = self._counts(sensor, record.products[sensor])
             for season, image, valid in zip(record.seasons, images, record.valid, strict=True):
@@ -105,7 +112,8 @@ class SetStatistics:
                     self._moments(sensor).add(image, valid)
         if record.labels is not None:
             self.changes.add(record.labels)
-        for one in self.shifts.add(record):
+        measured = self.shifts.add(record)
+        for one in measured:
             key = -one.shift.length
             if one.shift.measurable and self.farthest.wants(key):
                 self.farthest.add(key, self._example(record, record.seasons.index(one.season), one))
@@ -113,6 +121,7 @@ class SetStatistics:
             key = sample_key(f"example {record.id}/{season}")
             if self.examples.wants(key):
                 self.examples.add(key, self._example(record, index))
+        return measured
 
     def merge(self, other: SetStatistics) -> None:
         """Add another part of the set."""

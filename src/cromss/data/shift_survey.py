@@ -20,15 +20,27 @@ from numpy.typing import NDArray
 
 from cromss.data.keyed_sample import KeyedSample, key_bound, sample_key
 from cromss.data.record import PlaceRecord
-from cromss.geo.shifts import Planes, Shift, class_planes, find_peak, image_planes, shift_surface
+from cromss.errors import ConfigError
+from cromss.geo.shifts import REACH_PX, Planes, Shift, class_planes, find_peak, image_planes, shift_surface
 
-__all__ = ["ALARM_PX", "PlaceShift", "ShiftSurvey"]
+__all__ = ["ALARM_PX", "PlaceShift", "ShiftSurvey", "require_limit"]
 
 ALARM_PX = 1.4
 """From this length on a place is said to be shifted: between what measuring errs by where nothing is shifted (up to
 1.3 px in 55 places of benchmarks/shifts.py) and the 2 px that are to be found."""
 
 _LARGEST_PX = 192  # of a place, its middle part of this side is measured; a part of 100 px shows most shifts already
+
+
+def require_limit(limit: float | None) -> None:
+    """Raise ConfigError for a largest shift that is less than measuring errs by, or more than is looked for."""
+    if limit is not None and not ALARM_PX <= limit <= REACH_PX:
+        raise ConfigError(
+            "shifts can not be held to this limit",
+            got=f"max_shift {limit:g}",
+            expected=f"{ALARM_PX:g} to {REACH_PX} px: less is within the error of measuring, more is not looked for",
+            do="give max_shift=3, or leave it out",
+        )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -47,11 +59,13 @@ class ShiftSurvey:
     """The measurements of a set, of at most `samples` seasons of places.
 
     seasons: how many the set has at least, so that the first ones are not measured in vain; 0 where that is not known.
+    everything: measure all seasons, also those that the sample does not keep.
     """
 
     bands: Mapping[str, Sequence[str]]
     samples: int
     seasons: int = 0
+    everything: bool = False
     found: dict[str, KeyedSample[PlaceShift]] = field(default_factory=dict)
 
     def part(self) -> ShiftSurvey:
@@ -59,12 +73,12 @@ class ShiftSurvey:
         return dataclasses.replace(self, found={kind: sample.part() for kind, sample in self.found.items()})
 
     def add(self, record: PlaceRecord) -> list[PlaceShift]:
-        """Measure the seasons of a place that are in the sample; return what was measured."""
+        """Measure the seasons of a place that are in the sample, or all; return what was measured."""
         measured = []
         kinds = _kinds(record)
         for index, season in enumerate(record.seasons):
             key = sample_key(f"{record.id}/{season}")
-            wanted = [kind for kind in kinds if self._sample(kind).wants(key)]
+            wanted = [kind for kind in kinds if self.everything or self._sample(kind).wants(key)]
             if not wanted:
                 continue
             planes = {role: self._planes(record, index, role) for role in {r for kind in wanted for r in kind}}

@@ -18,8 +18,9 @@ from cromss.data.annotator_counts import AnnotatorCounts
 from cromss.data.clouds import CloudCounts
 from cromss.data.record import PlaceRecord
 from cromss.data.set_statistics import SetStatistics
+from cromss.data.shift_survey import PlaceShift
 from cromss.data.sources.source import Scene, Source, Tally
-from cromss.errors import BandError, DataError
+from cromss.errors import BandError, DataError, GridError
 from cromss.geo.legend import IGNORE, Legend
 
 __all__ = ["Survey", "refusal", "refusal_row", "refuse_other_bands", "summarize", "survey_scene"]
@@ -87,11 +88,29 @@ def survey_scene(
             survey.counts.setdefault(record.split, Count()).add(record)
             survey.annotators.add(record)
             survey.clouds.add(record, statistics.bands)
-            statistics.add(record)
+            _require_in_place(scene, record, statistics.add(record), statistics.max_shift)
             take(record)
     except DataError as error:
         survey.error = error
     return survey
+
+
+def _require_in_place(scene: Scene, record: PlaceRecord, measured: Sequence[PlaceShift], limit: float | None) -> None:
+    """Raise GridError where the content of two rasters of one place is measured to lie farther apart than the limit."""
+    far = [one for one in measured if limit is not None and one.shift.measurable and one.shift.length > limit]
+    if not far:
+        return
+    worst = max(far, key=lambda one: one.shift.length)
+    first, second = worst.pair.split("-")
+    shift, season = worst.shift, record.seasons.index(worst.season)
+    files = [paths[min(season, len(paths) - 1)] for role in (second, first) if (paths := scene.files.get(role))]
+    raise GridError(
+        f"{second} shows the ground elsewhere than {first}, although their grids agree",
+        got=f"{shift.rows:+.1f} rows and {shift.columns:+.1f} columns, so {shift.length:.1f} px, in {record.id}",
+        expected=f"at most {limit:g} px (max_shift)",
+        where="\n      and ".join(map(str, files)) or f"{record.id}, {worst.season}",
+        do="register the place again, or leave it out with on_bad=skip; without max_shift it is only reported",
+    )
 
 
 def refuse_other_bands(surveys: Sequence[Survey], titles: Mapping[str, str]) -> list[Survey]:
