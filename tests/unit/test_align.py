@@ -154,9 +154,10 @@ def apart(tmp_path):
     rng = np.random.default_rng(0)
     write_s2(tmp_path / "s2" / "a.tif", s2_values(rng, SIDE), TARGET)
     write_s1(tmp_path / "s1" / "a.tif", s1_values(rng, SIDE + 8), shifted(-3.5, -3.5, SIDE + 8))
-    write_labels(tmp_path / "labels" / "a.tif", rng.integers(0, 9, (28, 28)).astype(np.uint8), SOURCES["coarser"])
+    classes = rng.choice(np.array([1, 8], np.uint8), (28, 28))
+    write_labels(tmp_path / "labels" / "a.tif", classes, SOURCES["coarser"])
     where = SOURCES["another zone"]
-    write_labels(tmp_path / "truth" / "a.tif", rng.integers(0, 3, where.shape).astype(np.uint8), where)
+    write_labels(tmp_path / "truth" / "a.tif", rng.choice(np.array([0, 5], np.uint8), where.shape), where)
     write(tmp_path / "split" / "a.tif", np.ones((SIDE, SIDE), np.uint8), shifted(10, 0))
     return tmp_path
 
@@ -183,10 +184,19 @@ def test_only_on_request_files_of_other_grids_are_warped_and_each_is_counted(apa
         TARGET.window(r, c, 24, 24) for r, c in ((0, 0), (0, 24), (24, 0), (24, 24))
     ]
     first, second = records[:2]
-    assert set(np.unique(second.truth)) <= {0, 1, 2, IGNORE}
+    assert {*np.unique([record.labels for record in records])} == {1, 8, IGNORE}, "a class was invented"
+    assert {*np.unique([record.truth for record in records])} <= {0, 5, IGNORE}, "a class was invented"
     assert (first.labels[0, :, :10] == IGNORE).all(), "the raster of splits begins 10 pixels to the right"
     assert (second.labels[0] != IGNORE).all()
     assert second.valid.all()
+
+
+def test_a_raster_of_splits_is_warped_by_the_nearest_pixel_for_a_number_between_two_names_no_split(apart):
+    side = SIDE + 8
+    values = np.random.default_rng(0).choice(np.array([1, 3], np.uint8), (side, side))
+    write(apart / "split" / "a.tif", values, shifted(-3.5, -3.5, side))
+    source = folders(apart, split_values={"train": 1, "test": 3}, align_to="s2")
+    assert len(list(source.records(source.scenes[0]))) == 1
 
 
 def test_images_are_warped_to_a_sensor_that_the_set_has(apart):

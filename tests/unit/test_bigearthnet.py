@@ -106,15 +106,18 @@ def test_pixels_in_reach_of_missing_ones_are_no_data(tmp_path):
 
 def test_incomplete_patches_are_listed_and_what_the_table_leaves_out_is_counted(tmp_path):
     write_bigearthnet(tmp_path)
-    write_bigearthnet_table(tmp_path, {0: "train", 1: "train", 2: "test", 90: "train", 91: "test"})
+    write_bigearthnet_table(tmp_path, {0: "train", 1: "train", 2: "train", 90: "train", 91: "test"})
     write_bigearthnet_table(
         tmp_path, {3: "train", 92: "train"}, "metadata_for_patches_with_snow_cloud_or_shadow.parquet"
     )
     shutil.rmtree(ben_folders(tmp_path, 1)["s1"])
+    for role in ("s2", "labels"):
+        shutil.rmtree(ben_folders(tmp_path, 2)[role])
     report, places = run(tmp_path)
-    assert sorted(places) == [ben_names(0)[0], ben_names(2)[0]]
+    assert sorted(places) == [ben_names(0)[0]]
     assert [(orphan["id"], orphan["missing"]) for orphan in report["orphans"]] == [
         (ben_names(1)[0], ("s1",)),
+        (ben_names(2)[0], ("s2", "labels")),
         ("2 rows of metadata.parquet", ("any folder",)),
         ("1 patches of metadata_for_patches_with_snow_cloud_or_shadow.parquet", ("row of metadata.parquet",)),
         *((name, ("row of metadata.parquet",)) for name in sorted([*ben_names(4), *ben_names(5)])),

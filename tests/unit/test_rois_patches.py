@@ -224,14 +224,18 @@ def test_sen12ms_reads_igbp_from_the_first_band_and_holds_out_the_published_scen
 def test_sen12ms_can_be_prepared_in_the_classes_of_dfc2020(tmp_path):
     write_sen12ms(tmp_path / "in")
     prepare(settings(tmp_path / "in", tmp_path / "out", layout="sen12ms"))
-    sample = held(tmp_path / "out")["ROIs1158_spring_1_p30"][1]
-    igbp = read_raster(tmp_path / "in/ROIs1158_spring/lc_1/ROIs1158_spring_lc_1_p30.tif").values_BHW[0]
-    names = np.array([*LEGENDS["dfc2020"].names, *["none"] * 248])[sample["labels"]]
+    titles, seen = np.array([*LEGENDS["dfc2020"].names, *["none"] * 248]), set()
     expected = {
         **dict.fromkeys(range(1, 6), "forest"), 6: "shrubland", 7: "shrubland", 8: "none", 9: "none", 10: "grassland",
         11: "wetland", 12: "cropland", 13: "urban", 14: "cropland", 15: "none", 16: "barren", 17: "water",
     }  # fmt: skip
-    assert (names == np.vectorize(expected.get)(igbp)).all()
+    for name, (_, sample) in held(tmp_path / "out").items():
+        season, scene, patch = name.rsplit("_", 2)
+        path = tmp_path / f"in/{season}/lc_{scene}/{season}_lc_{scene}_{patch}.tif"
+        igbp = read_raster(path).values_BHW[0]
+        assert (titles[sample["labels"]] == np.vectorize(expected.get)(igbp)).all()
+        seen |= set(igbp.ravel().tolist())
+    assert seen == set(expected)
     with Store.open(tmp_path / "out") as store:
         assert store.legend == LEGENDS["dfc2020"]
 
