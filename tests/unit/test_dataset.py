@@ -31,6 +31,11 @@ def eight_bit(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return Store.open(write_store(tmp_path_factory.mktemp("uint8") / "store", RECORDS, edition="uint8"))
 
 
+@pytest.fixture(scope="module")
+def sixteen_bit(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return Store.open(write_store(tmp_path_factory.mktemp("int16") / "store", RECORDS, edition="int16"))
+
+
 def scales(bands: str = "9", kind: str = "paper") -> dict[str, Normalization]:
     return {"s1": published_normalization("s1", "all", kind), "s2": published_normalization("s2", bands, kind)}
 
@@ -63,6 +68,22 @@ def test_eight_bit_edition_gives_the_network_input_within_its_step(native: Store
         assert ((kept - coarse[sensor]) >= -1e-5).all()
 
 
+@pytest.mark.parametrize("kind", ["paper", "standard"])
+def test_sixteen_bit_edition_gives_the_network_input_of_s2_to_the_bit_and_that_of_s1_within_half_a_step(
+    native: Store, sixteen_bit: Store, kind: str
+) -> None:
+    for place, season in ((1, 0), (2, 1)):
+        datasets = (PatchDataset(store, scales("9", kind), training=False) for store in (native, sixteen_bit))
+        exact, stepped = (dataset[(0, place, season)] for dataset in datasets)
+        assert torch.equal(exact["s2"], stepped["s2"])
+        std = scales("9", kind)["s1"].statistics["GRD"]["std"]
+        half = [0.0025 / (4 * one if kind == "paper" else one) for one in std]
+        apart = (exact["s1"] - stepped["s1"]).abs().amax((1, 2))
+        assert (apart > 0).all()
+        assert all(got <= allowed * 1.001 + 1e-6 for got, allowed in zip(apart.tolist(), half, strict=True))
+        assert torch.equal(exact["labels"], stepped["labels"])
+
+
 def test_eight_bit_values_over_255_are_the_papers_input_to_the_bit(eight_bit: Store) -> None:
     stored = eight_bit.read(2, 0)["s2"]
     sample = PatchDataset(eight_bit, scales("13"), training=False)[(0, 2, 0)]
@@ -81,8 +102,10 @@ def test_eight_bit_edition_is_rescaled_for_other_statistics(eight_bit: Store) ->
     assert np.abs(values - expected).max() < 1e-5
 
 
-def test_pixels_without_data_are_ignored_and_filled_with_the_scaled_mean(native: Store, eight_bit: Store) -> None:
-    for store in (native, eight_bit):
+def test_pixels_without_data_are_ignored_and_filled_with_the_scaled_mean(
+    native: Store, eight_bit: Store, sixteen_bit: Store
+) -> None:
+    for store in (native, eight_bit, sixteen_bit):
         for kind, fill in (("paper", 0.5), ("standard", 0.0)):
             sample = PatchDataset(store, scales("9", kind), training=False)[(0, 1, 0)]
             hole = torch.from_numpy(~RECORDS[1].valid[0])

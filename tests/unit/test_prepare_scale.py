@@ -70,7 +70,11 @@ def interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-CUTS = [{"shard_places": 2}, {"shard_places": 3, "tile": 8}, {"shard_places": 2, "edition": "uint8", "tile": 5}]
+CUTS = [
+    {"shard_places": 2},
+    {"shard_places": 3, "tile": 8, "edition": "int16"},
+    {"shard_places": 2, "edition": "uint8", "tile": 5},
+]
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ SCALES = {name: published_normalization(name, "all") for name in ("s1", "s2")}
 pytest.importorskip("aiohttp", reason="reading over HTTP needs the extra `remote`")
 
 
-@pytest.fixture(scope="module", params=["native", "uint8"])
+@pytest.fixture(scope="module", params=["native", "int16", "uint8"])
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_store(tmp_path_factory.mktemp("store") / "s", RECORDS, shard_places=3, edition=request.param)
 

@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 
 from cromss.data import store_files
 from cromss.data.store import Store, StoreWriter, verify_store
+from cromss.data.whole_steps import WholeSteps
 from cromss.errors import (
     ArgumentError,
     BandError,
@@ -118,6 +119,25 @@ def test_uint8_edition_is_the_published_scaling_with_zero_where_invalid(tmp_path
                 assert (np.abs(got - np.floor(exact)) <= (np.abs(exact - np.round(exact)) < 1e-3)).all()
 
 
+def test_int16_edition_holds_s2_exactly_and_s1_within_a_four_hundredth_of_a_decibel(tmp_path: Path) -> None:
+    record = make_record(1, holes=True)
+    with Store.open(write_store(tmp_path / "store", [record], edition="int16")) as store:
+        assert (store.scaling("s1"), store.steps("s1")) == (None, WholeSteps(low=-90.0, step=0.005))
+        assert store.steps("s2") == WholeSteps(low=0.0, step=1.0)
+        for season in range(2):
+            got, valid = store.read(0, season), record.valid[season]
+            assert got["s1"].dtype == got["s2"].dtype == np.int16
+            s1, s2 = (store.steps(sensor).undo(got[sensor]) for sensor in ("s1", "s2"))
+            assert (s2 == np.where(valid, record.images["s2"][season], 0)).all()
+            assert np.abs(s1 - record.images["s1"][season])[:, valid].max() <= 0.0025 + 1e-5
+            assert (got["s1"][:, ~valid] == -(2**15)).all()
+
+
+def test_native_edition_has_no_steps(native: Path) -> None:
+    with Store.open(native) as store:
+        assert store.steps("s1") is None
+
+
 def test_shards_are_plain_safetensors_with_readable_names(native: Path) -> None:
     arrays = load_file(native / "shards" / "00000.safetensors")
     assert np.array_equal(arrays["place0/01/s2"], MIXED[0].images["s2"][1])
@@ -131,7 +151,7 @@ def test_the_checksum_is_zlibs() -> None:
     assert store_files.crc32(content) == zlib.crc32(content)
 
 
-@pytest.mark.parametrize("edition", ["native", "uint8"])
+@pytest.mark.parametrize("edition", ["native", "int16", "uint8"])
 def test_a_store_written_in_pieces_is_the_same_byte_for_byte(tmp_path: Path, edition: str) -> None:
     records = [make_record(number, truth=number % 2 == 0) for number in range(7)]
     whole = write_store(tmp_path / "whole", records, shard_places=2, edition=edition)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 __all__ = ["DownloadConfig", "LabelsConfig", "Layout", "PrepareConfig", "SynthesizeConfig", "VerifyConfig"]
 
-Edition = Literal["native", "uint8"]
+Edition = Literal["native", "int16", "uint8"]
 Layout = Literal[
     "geotiff_folders",
     "stac",
@@ -39,7 +39,7 @@ class SynthesizeConfig:
         seed: everything follows from it.
         world: `pretrain`, or `shifted` (other parcels, class mix, spectra and legend: an exact-label task).
         design: `systematic` (labels err as a function of the image) or `idiosyncratic` (blobs relabelled at random).
-        edition: `native` keeps dB and DN; `uint8` the authors' 8-bit scaling.
+        edition: `native` keeps dB and DN; `int16` steps of 0.005 dB and of 1 DN; `uint8` the authors' 8-bit scaling.
         workers: processes that make scenes; the result is the same for any number.
     """
 
@@ -197,7 +197,7 @@ class PrepareConfig:
         align_to: the sensor, e.g. `s2`, whose grid all files of a place are warped onto, classes by the nearest pixel,
             each counted; null refuses files that are not on one grid.
         resampling: how images are warped then: `bilinear` or `cubic`; a pixel that touches no-data has none.
-        edition: `native` keeps dB and DN; `uint8` the authors' 8-bit scaling.
+        edition: `native` keeps dB and DN; `int16` steps of 0.005 dB and of 1 DN; `uint8` the authors' 8-bit scaling.
         on_bad: `stop` refuses everything if one scene is bad; `skip` leaves bad scenes out, counted and listed.
         shard_places: places a shard file.
         shift_samples: images whose shifts are measured for the report, spread evenly over the set; 0 for none.

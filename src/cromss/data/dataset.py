@@ -278,7 +278,7 @@ class _Scaler:
         self._bands = slice(None) if everything else [stored.index(band) for band in normalization.bands]
         self._normalization = normalization
         self.fill = np.float32(FILL[normalization.kind])
-        scaling = store.scaling(name)
+        scaling, self._steps = store.scaling(name), store.steps(name)
         self._stored: dict[str, _Bytes | None] = {}
         for product in store.product_names(name):
             # a product without statistics is found now, not in the middle of an epoch
@@ -288,7 +288,7 @@ class _Scaler:
     def __call__(self, values_BHW: NDArray[Any], product: str) -> NDArray[np.float32]:
         values_BHW, stored = values_BHW[self._bands], self._stored[product]
         if stored is None:
-            return self._normalization.apply(values_BHW, product)
+            return self._normalization.apply(self._steps.undo(values_BHW) if self._steps else values_BHW, product)
         unit_BHW = np.divide(values_BHW, np.float32(255), dtype=np.float32)
         if stored.as_wanted:
             return unit_BHW if self._normalization.kind == "paper" else _deviations(unit_BHW)

@@ -27,6 +27,7 @@ from cromss.data.remote_source import is_remote
 from cromss.data.store_files import LocalFiles, StoreFiles, Wanted, cut
 from cromss.data.store_index import EXTENT_PARTS, check_index, index_bytes, numbers, read_index, read_meta
 from cromss.data.store_layout import LABEL_KINDS, digest, is_soft_layer, label_layers, layers_of, soft_layers
+from cromss.data.whole_steps import WholeSteps
 from cromss.errors import ArgumentError, CromssError, DamagedFileError, MissingDataError, StoreError
 from cromss.geo.bands import Normalization, known_sensor
 from cromss.geo.legend import Legend
@@ -159,9 +160,14 @@ class Store:
         return {name: str(column[place].as_py()) for name, column in self._products.items()}
 
     def scaling(self, sensor: str) -> Normalization | None:
-        """The Normalization behind the 8-bit values of edition "uint8"; None in edition "native"."""
+        """The Normalization behind the 8-bit values of edition "uint8"; None in other editions."""
         content = self.meta["sensors"][sensor]["scaling"]
         return None if content is None else Normalization.from_dict(content)
+
+    def steps(self, sensor: str) -> WholeSteps | None:
+        """The steps that the numbers of edition "int16" count; None in other editions."""
+        content = self.meta["sensors"][sensor].get("steps")
+        return None if content is None else WholeSteps.from_dict(content)
 
     def has(self, kind: str) -> bool:
         """Whether any place has "labels" (of any annotator), "truth" or an invalid pixel ("valid")."""

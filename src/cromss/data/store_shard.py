@@ -3,6 +3,7 @@
 In: the settings of a store, then records. Out: a file that is there whole or not at all, and its SHA-256.
 
     edition "native":  values as the source gave them (s1 float32 dB, s2 uint16 DN)
+    edition "int16":   whole steps of the sensor's valid range (`whole_steps`); the least number where invalid
     edition "uint8":   floor(255 * clip((x - (mean - 2 std)) / (4 std), 0, 1)), the published scaling; 0 where invalid
 """
 
@@ -21,6 +22,7 @@ from zlib_ng.zlib_ng import crc32  # the CRC32 of zlib, about five times as fast
 from cromss.data.record import PlaceRecord
 from cromss.data.soft_labels import ONE, usable_levels
 from cromss.data.store_layout import FORMAT, METADATA_KEY, PROBABILITIES, array_name, label_layers, soft_layer
+from cromss.data.whole_steps import steps_of
 from cromss.errors import BandError, LabelError, RangeError, StoreError
 from cromss.files import commit, sha256
 from cromss.geo.bands import SENSORS, Normalization, published_normalization
@@ -30,7 +32,7 @@ from cromss.geo.sensor import Sensor
 
 __all__ = ["EDITIONS", "SHARD_BYTES", "ShardBuilder", "is_full", "stored_bytes"]
 
-EDITIONS = ("native", "uint8")
+EDITIONS = ("native", "int16", "uint8")
 
 SHARD_BYTES = 2**28
 """A shard is also full at this many bytes: it is held in memory until then."""
@@ -38,7 +40,8 @@ SHARD_BYTES = 2**28
 
 def stored_bytes(record: PlaceRecord, edition: str) -> int:
     """The bytes that a place takes in a shard of this edition, validity always counted."""
-    images = sum(image.size if edition == "uint8" else image.nbytes for image in record.images.values())
+    width = {"uint8": 1, "int16": 2}.get(edition)
+    images = sum(image.size * width if width else image.nbytes for image in record.images.values())
     maps = (*record.label_maps.values(), record.truth, *record.soft_maps.values())
     layers = sum(layer.nbytes for layer in maps if layer is not None)
     return images + layers + record.valid.size
@@ -89,9 +92,8 @@ class ShardBuilder:
             for name, bands in self._bands.items()
             if edition == "uint8"
         }
-        self._dtypes = {
-            name: "uint8" if name in self._scaling else known.dtype for name, known in self._sensors.items()
-        }
+        self._steps = {name: steps_of(known) for name, known in self._sensors.items() if edition == "int16"}
+        self._dtypes = {name: known.dtype if edition == "native" else edition for name, known in self._sensors.items()}
         self._places: list[dict[str, Any]] = []
         self._arrays: dict[str, NDArray[Any]] = {}
         self._bytes = 0
@@ -116,6 +118,7 @@ class ShardBuilder:
                 "bands": list(bands),
                 "dtype": self._dtypes[name],
                 "scaling": self._scaling[name].to_dict() if name in self._scaling else None,
+                **({"steps": self._steps[name].to_dict()} if name in self._steps else {}),
             }
             for name, bands in self._bands.items()
         }
@@ -226,6 +229,8 @@ class ShardBuilder:
             scaled = self._scaling[name].apply(values, record.products[name])
             # the cast would be undefined for NaN, which no-data may be
             values = np.where(record.valid[:, None], scaled * np.float32(255), np.float32(0)).astype(np.uint8)
+        if name in self._steps:
+            values = self._steps[name].apply(values, record.valid[:, None], f"{record.id}, {name}")
         expected = self._dtypes[name]
         if values.dtype.name != expected:
             raise StoreError(f"{name} comes in another type", got=values.dtype.name, expected=expected, where=record.id)
