@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -20,8 +22,9 @@ from cromss.data.prepare import prepare
 from cromss.data.sources.file_patterns import find_files, join_by_id
 from cromss.data.sources.own_images import OwnImages
 from cromss.data.store import Store
-from cromss.errors import CromssError, DamagedFileError, GridError, LabelError, RangeError
+from cromss.errors import CromssError, DamagedFileError, GridError, LabelError, RangeError, StoreError
 from cromss.geo.legend import IGNORE, LEGENDS, get_legend
+from records import contents
 from small_scenes import S2_BANDS, grid, s1_values, s2_values, settings, write_labels, write_s1, write_s2, write_scene
 
 ROLES = ("s1", "s2", "labels")
@@ -334,3 +337,35 @@ def test_cutting_a_large_scene_into_patches_holds_a_row_of_blocks_and_not_the_sc
     count, grown = subprocess.run(line, capture_output=True, text=True, check=True).stdout.split()
     assert int(count) == 24 * 32
     assert int(grown) < 100_000  # kB; the limit is 16 MB and a row of blocks, 17 MB
+
+
+@pytest.mark.slow
+def test_20_kills_of_prepare_leave_the_store_of_an_uninterrupted_run_and_no_shard_is_written_twice(tmp_path):
+    for number in range(60):
+        write_scene(tmp_path / "in", f"p{number:02d}", number)
+    prepare(settings(tmp_path / "in", tmp_path / "whole", shard_places=1))
+    out, draw, kills, written = tmp_path / "out", random.Random(28), 0, {}  # noqa: S311  # moments of kills, no secrets
+    config = settings(tmp_path / "in", out, shard_places=1)
+    while kills < 20:
+        process = multiprocessing.get_context("fork").Process(target=prepare, args=(config,))
+        process.start()
+        while process.is_alive() and len(list(out.glob("shards/*.safetensors"))) <= len(written):
+            time.sleep(0.001)
+        time.sleep(draw.uniform(0.0, 0.01))
+        process.kill()
+        process.join()
+        if (out / "store.json").exists():  # it was done before it could be killed
+            assert contents(out) == contents(tmp_path / "whole")
+            shutil.rmtree(out)
+            written = {}
+            continue
+        kills += 1
+        assert process.exitcode == -signal.SIGKILL
+        shards = {path.name: path.stat() for path in out.glob("shards/*.safetensors")}
+        found = {name: (facts.st_ino, facts.st_mtime_ns) for name, facts in shards.items()}
+        assert written.items() <= found.items(), "a finished shard was written again"
+        written = found
+        with pytest.raises(StoreError, match="not finished"):
+            Store.open(out)
+    prepare(config)
+    assert contents(out) == contents(tmp_path / "whole")
