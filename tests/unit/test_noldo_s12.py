@@ -105,6 +105,15 @@ def test_a_season_that_the_table_names_and_the_images_lack_is_an_orphan(images, 
     assert [(orphan.season, orphan.missing) for orphan in source.orphans] == [(S2_SEASONS[2], ("s2",))]
 
 
+def test_labels_are_not_joined_with_an_acquisition_of_some_days_later(images, tmp_path):
+    shutil.copytree(images, tmp_path / "in")
+    season = tmp_path / "in" / "s2c" / "0000200" / S2_SEASONS[2]
+    season.rename(season.with_name(S2_SEASONS[2].replace("20201126T", "20201129T")))
+    source = Ssl4eoS12(tmp_path / "in", bands=ALL, labels=NolLabels(tmp_path / "in", DW))
+    assert source.scenes[0].seasons == (*S2_SEASONS[:2], S2_SEASONS[3])
+    assert [(orphan.season, orphan.missing) for orphan in source.orphans] == [(S2_SEASONS[2], ("s2",))]
+
+
 def test_label_maps_of_nearly_the_size_are_resampled_by_nearest_and_counted(images, tmp_path):
     write_nol(tmp_path, ["0000200"], side=262)
     tally = Tally()
