@@ -295,6 +295,7 @@ def test_a_strange_answer_is_refused_without_a_traceback(answer, server, tmp_pat
 
 
 def test_few_redirects_are_followed_and_circles_are_not(server, tmp_path):
+    assert MAX_REDIRECTS == 5
     for number in range(MAX_REDIRECTS):
         server.redirects[f"/{number}"] = f"/{number + 1}" if number + 1 < MAX_REDIRECTS else "/a.bin"
     fetch(server, tmp_path / "few", catalogue=a_set(a_file(server, url=server.url + "/0")))

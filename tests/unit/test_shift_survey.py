@@ -34,6 +34,10 @@ def test_both_pairs_are_measured_and_the_shifted_places_are_named():
         assert (entry["measured"], entry["measurable"], entry["shifted"]) == (6, 6, 1)
         assert abs(entry["rows"]["median"]) < 0.3
         assert entry["together"]["rows"] == pytest.approx(0, abs=0.3)
+        lengths = np.hypot(*np.array(entry["places"]).T)
+        assert entry["length_median"] == pytest.approx(np.median(lengths), abs=0.01)
+        assert entry["length_percentile_95"] == pytest.approx(np.percentile(lengths, 95), abs=0.02)
+        assert entry["length_median"] < 0.5 < 1.4 < entry["length_percentile_95"], "one place of six lies off"
     first, second = found.shifted_places()
     assert (first["pair"], first["id"], first["season"]) == ("s2-labels", "map", "season0")
     assert (second["pair"], second["id"]) == ("s2-s1", "p2")
