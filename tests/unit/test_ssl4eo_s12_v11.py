@@ -10,6 +10,7 @@ import zipfile
 import numpy as np
 import pytest
 
+from cromss.data.clouds import parse_cloud_values
 from cromss.data.prepare import prepare
 from cromss.data.sources.source import Tally
 from cromss.data.sources.ssl4eo_s12_v11 import Ssl4eoS12V11
@@ -17,7 +18,7 @@ from cromss.data.sources.zarr_shard import ZarrShard, decode_times
 from cromss.data.store import Store
 from cromss.errors import BandError, ConfigError, DamagedFileError, GridError, MissingDataError, RangeError
 from cromss.geo.bands import SENSORS
-from published_archives import write_shard, write_v11, zip_folder
+from published_archives import cloud_mask, write_shard, write_v11, zip_folder
 from small_scenes import settings
 
 zarr = pytest.importorskip("zarr", reason="needs the package zarr: pip install 'cromss[zarr]'")
@@ -74,6 +75,40 @@ def test_samples_carry_their_split_grid_and_days(archive):
     assert record.grid.crs.to_epsg() == 32633
     assert record.grid.transform[:6] == (10, 0, 345800, 0, -10, 5314800)
     assert record.notes["s2_date"] == "2020-03-01,2020-06-04,2020-09-07,2020-12-06"
+
+
+def test_masks_of_clouds_are_read_where_it_is_said_what_they_mean(archive):
+    assert all(record.clouds is None for record in records(archive).values())
+    for place, record in records(archive, clouds=parse_cloud_values("1,2")).items():
+        assert (record.clouds == (cloud_mask(int(place)) > 0)).all()
+    found = records(archive, clouds=parse_cloud_values("1"))
+    assert {place: bool((record.clouds[2, :, :132] == 1).all()) for place, record in found.items()} == {
+        place: int(place) % 2 == 0 for place in found
+    }
+
+
+def test_a_mask_of_clouds_that_is_absent_or_of_another_size_is_refused_only_where_it_is_asked_for(copy, tmp_path):
+    path, places = copy / "val" / "S2L1C" / VAL, ["0000173", "0179869"]
+    write_shard(path, "L1C", places, tmp_path / "a", cloud_mask=np.ones((2, 4, 66, 66), np.uint8))
+    assert len(records(copy)) == 2
+    with pytest.raises(GridError, match="array cloud_mask has another shape"):
+        records(copy, clouds=parse_cloud_values("1"))
+    rewrite(path, lambda members: [members.pop(name) for name in list(members) if name.startswith("cloud_mask/")])
+    assert len(records(copy)) == 2
+    with pytest.raises(MissingDataError, match="no array cloud_mask"):
+        records(copy, clouds=parse_cloud_values("1"))
+
+
+@pytest.mark.slow
+def test_the_report_gives_the_share_of_cloud_by_the_masks_of_the_shards(archive, tmp_path):
+    options = {"layout": "ssl4eo_s12_v1_1", "s2_bands": "9", "cloud_values": "1,2"}
+    report = prepare(settings(archive, tmp_path / "out", **options))
+    assert report["clouds"]["by"] == {"mask": 4}
+    assert report["clouds"]["splits"]["validation"]["cloud_share"] == 0.75 / 4
+    with pytest.raises(ConfigError, match="those of Sentinel-2"):
+        prepare(settings(archive, tmp_path / "other", **{**options, "s2": None}))
+    with pytest.raises(ConfigError, match="no use for the setting mask_clouds"):
+        prepare(settings(archive, tmp_path / "other", **options, mask_clouds=True))
 
 
 def test_bands_are_taken_by_name(archive):

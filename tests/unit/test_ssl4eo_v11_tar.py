@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pytest
 
+from cromss.data.clouds import parse_cloud_values
 from cromss.data.prepare import prepare
 from cromss.data.sources.source import Tally
 from cromss.data.sources.ssl4eo_s12_v11 import Ssl4eoS12V11
@@ -15,7 +16,7 @@ from cromss.data.sources.tar_shard import TarShard
 from cromss.data.store import Store
 from cromss.errors import DamagedFileError, DataError, MissingDataError, RangeError
 from cromss.geo.bands import SENSORS
-from published_archives import sample_arrays, tar_member, write_tar, write_v11_tar
+from published_archives import cloud_mask, sample_arrays, tar_member, write_tar, write_v11_tar
 from small_scenes import settings
 
 zarr = pytest.importorskip("zarr", reason="needs the package zarr: pip install 'cromss[zarr]'")
@@ -83,6 +84,13 @@ def test_samples_carry_their_split_number_grid_and_days(archive):
         "s1_date": "2020-03-01,2020-06-04,2020-09-07,2020-12-06",
         "s2_date": "2020-03-01,2020-06-04,2020-09-07,2020-12-06",
     }
+
+
+def test_masks_of_clouds_are_read_where_it_is_said_what_they_mean(archive):
+    assert all(record.clouds is None for record in records(archive).values())
+    for record in records(archive, clouds=parse_cloud_values("1,2")).values():
+        assert (record.clouds == (cloud_mask(int(record.notes["sample"])) > 0)).all()
+        assert record.clouds.any()
 
 
 def test_bands_are_taken_by_name(archive):

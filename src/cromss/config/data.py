@@ -176,7 +176,7 @@ class PrepareConfig:
         cloud_mask: pattern of masks of clouds on the same grid, for the share of cloud in the report; without one, B10
             of L1C shows cirrus.
         cloud_values: what means cloud in them: `scl` (8, 9, 10), `qa60` (bits 10, 11), `s2cloudless` (40 % or more),
-            or values such as `1`, `3,8,9,10` or `>=65`.
+            or values such as `1`, `3,8,9,10` or `>=65`; of layout ssl4eo_s12_v1_1 in the masks of its shards.
         mask_clouds: make labels under cloud 255, counted; the truth stays.
         s1_bands: bands to keep, by name or set (`all`, `2`).
         s2_bands: bands to keep, by name or set (`all`, `13`, `12`, `10`, `9`, `3`).

@@ -12,6 +12,7 @@ import functools
 from collections.abc import Callable, Collection, Container, Mapping
 from typing import Any
 
+from cromss.data.clouds import parse_cloud_values
 from cromss.data.sources.cube import cube_entries, cube_images
 from cromss.data.sources.label_patterns import cloud_values_of, label_patterns
 from cromss.data.sources.noldo_labels import NolLabels
@@ -34,7 +35,8 @@ _OWN = frozenset(
     | {"annotators", "cloud_mask", "cloud_values", "mask_clouds"}
 )
 _OWN_FILES = {"geotiff_folders": _OWN, "stac": _OWN | {"stac"}, "cube": _OWN | {"cube"}}
-"""Layouts of a user's own files -> settings that no published layout has a use for, and they have."""
+_OWN_FILES |= {"ssl4eo_s12_v1_1": frozenset({"cloud_values"})}
+"""Layouts, above all of a user's own files -> settings that they have a use for, and other layouts have not."""
 
 
 def open_source(opening: Opening) -> Source:
@@ -130,9 +132,19 @@ def _ssl4eo_s12_v11(opening: Opening) -> Source:
         raise ConfigError(
             f"layout {config.layout} has published splits", got=f"split {config.split}", do="leave split out"
         )
+    if config.cloud_values is not None and "s2" not in opening.bands:
+        raise ConfigError(
+            "the masks of clouds of this layout are those of Sentinel-2",
+            got=f"cloud_values {config.cloud_values}, s2 null",
+            do="leave cloud_values out, or keep s2",
+        )
     folders = {product: f"*/{name}" for product, name in MODALITIES.items()}
     return Ssl4eoS12V11(
-        opening.root, bands=opening.bands, product=_s2_product(opening, folders), train_split=opening.split_of
+        opening.root,
+        bands=opening.bands,
+        product=_s2_product(opening, folders),
+        train_split=opening.split_of,
+        clouds=None if config.cloud_values is None else parse_cloud_values(config.cloud_values),
     )
 
 

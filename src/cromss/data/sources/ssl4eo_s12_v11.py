@@ -16,7 +16,9 @@ from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
+from cromss.data.clouds import CloudValues
 from cromss.data.record import PlaceRecord
 from cromss.data.sources.source import Orphan, Scene, Tally
 from cromss.data.sources.ssl4eo_v11_sample import SPLITS, TIMES, Edition, SensorImage, Shard
@@ -40,7 +42,7 @@ class Ssl4eoS12V11:
     """Reads places of SSL4EO-S12 v1.1.
 
     bands: sensor -> the bands to keep, by name. product: of s2, L1C or L2A. train_split: place -> split of a place in
-    the folder train.
+    the folder train. clouds: what the values of the masks of clouds mean; None leaves the masks alone.
     Raises MissingDataError for a root without the layout, DataError for one with both editions, DamagedFileError for
     shards that are not whole, ConfigError without the package zarr, BandError for bands that the product does not have.
     """
@@ -52,8 +54,9 @@ class Ssl4eoS12V11:
         bands: Mapping[str, Sequence[str]],
         product: str = "L1C",
         train_split: Callable[[str], str] | None = None,
+        clouds: CloudValues | None = None,
     ) -> None:
-        self.sensors = tuple(bands)
+        self.sensors, self._clouds = tuple(bands), clouds
         self._root, self._bands, self._train_split = Path(root), bands, train_split
         self._products = {sensor: "GRD" if sensor == "s1" else product for sensor in bands}
         for sensor, names in bands.items():
@@ -98,7 +101,16 @@ class Ssl4eoS12V11:
             split=self.split(scene),
             grid=first.grid,
             notes=_notes(found),
+            clouds=self._cover(scene),
         )
+
+    def _cover(self, scene: Scene) -> NDArray[np.uint8] | None:
+        """What the masks of a sample say of clouds (T, H, W). Raises MissingDataError, GridError, RangeError."""
+        if self._clouds is None:
+            return None
+        shard = self._shard("s2", scene)
+        values_THW = shard.clouds(scene.id)
+        return self._clouds.cover(values_THW, np.zeros(values_THW.shape, bool), f"{shard.path}, sample {scene.id}")
 
     def split(self, scene: Scene) -> str:
         """The published split; the training places may be parted further."""

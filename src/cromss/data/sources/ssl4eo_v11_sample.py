@@ -33,6 +33,7 @@ from cromss.geo.bands import band_name, check_values, get_sensor
 from cromss.geo.raster import Grid
 
 __all__ = [
+    "CLOUD_MASK",
     "OFFSET",
     "SPLITS",
     "TIMES",
@@ -43,6 +44,7 @@ __all__ = [
     "in_unit",
     "product_days",
     "require_arrays",
+    "require_mask",
     "require_numbers",
     "sample_grid",
     "valid_pixels",
@@ -55,6 +57,8 @@ TIMES = 4
 OFFSET = 1000
 """What the publisher added to every DN of the Zarr edition, as processing baseline 04.00 does, and later took off."""
 
+CLOUD_MASK = "cloud_mask"
+
 _TYPES: Mapping[str, tuple[str, ...]] = {
     "s1": ("<f2", "<f4"),
     "s2": ("<i2", "<u2"),
@@ -62,6 +66,7 @@ _TYPES: Mapping[str, tuple[str, ...]] = {
     "code": ("<i4", "<i8"),
     "time": ("<i8", "<f8", "<M8*"),
     "text": ("<U*", "|O"),
+    "mask": ("|u1",),
 }
 """What an array holds -> patterns of the types that it may have, as Zarr writes them."""
 
@@ -109,6 +114,10 @@ class Shard(Protocol):
         """A sample, with the bands of these names. Raises DataError of the fitting kind."""
         ...
 
+    def clouds(self, sample: str) -> NDArray[np.uint8]:
+        """The mask of clouds of a sample (T, H, W), as published. Raises DataError of the fitting kind."""
+        ...
+
     def close(self) -> None:
         """Let go of the file."""
         ...
@@ -143,6 +152,11 @@ def require_arrays(
     store.require("bands", (*rows, TIMES, count, SIDE, SIDE), _TYPES[sensor])
     for name, (kind, shape) in _ARRAYS.items():
         store.require((names or {}).get(name, name), (*rows, *shape), _TYPES[kind])
+
+
+def require_mask(store: ZarrShard, *, rows: tuple[int, ...] = ()) -> None:
+    """Raise GridError unless the mask of clouds has the shape and type of the layout; rows as of `require_arrays`."""
+    store.require(CLOUD_MASK, (*rows, TIMES, SIDE, SIDE), _TYPES["mask"])
 
 
 def band_rows(sensor: str, product: str, found: Iterable[object], where: str | Path) -> dict[str, int]:

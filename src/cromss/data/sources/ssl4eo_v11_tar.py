@@ -6,11 +6,12 @@ In: `ssl4eos12_shard_<6 digits>.tar` with members `ssl4eos12_{train,val}_<name>.
     crs, x, y                       EPSG code of UTM; coordinates of columns and rows
     center_lat, center_lon
     time, file_id (time)            nanoseconds since 1970; the ids of the products that the images come from
+    cloud_mask (time, 264, 264)     of S2; read where cloud_values says what its values mean
 Out: a `SensorImage` a member; the id of a place is the name of its members without the ending, one for all sensors.
 
     DN = value; where all values of a sample are 1000 or more, the publisher's +1000 is taken to be still there: refused
 
-All bands 0 is no data, and so is NaN in s1 where the array declares it. Masks of clouds are not used. One sample at a
+All bands 0 is no data, and so is NaN in s1 where the array declares it. One sample at a
 time is in memory: reading 64 took 0.1 GB.
 Seen: the publisher's description and reading script of this edition, which name the paths, `bands`, `center_lat`,
 `center_lon`, `time` in ns, the order (time, band, y, x) and the pairing by name; his note in the script of the Zarr
@@ -23,6 +24,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +32,7 @@ from numpy.typing import NDArray
 
 from cromss.data.sources.source import Tally
 from cromss.data.sources.ssl4eo_v11_sample import (
+    CLOUD_MASK,
     OFFSET,
     TIMES,
     Edition,
@@ -38,6 +41,7 @@ from cromss.data.sources.ssl4eo_v11_sample import (
     in_unit,
     product_days,
     require_arrays,
+    require_mask,
     require_numbers,
     sample_grid,
     valid_pixels,
@@ -70,12 +74,17 @@ class TarSamples:
 
     def read(self, sample: str, bands: Sequence[str], tally: Tally) -> SensorImage:
         """A sample, with the bands of these names. Raises DataError of the fitting kind."""
-        where = self.path / f"{sample}.zarr.zip"
-        store = ZarrShard(where, content=self._tar.read(sample), largest=_LARGEST)
-        try:
+        with closing(self._member(sample)) as store:
             return self._image(store, bands)
-        finally:
-            store.close()
+
+    def clouds(self, sample: str) -> NDArray[np.uint8]:
+        """The mask of clouds of a sample (T, H, W). Raises DataError of the fitting kind."""
+        with closing(self._member(sample)) as store:
+            require_mask(store)
+            return store.read(CLOUD_MASK).astype(np.uint8, copy=False)
+
+    def _member(self, sample: str) -> ZarrShard:
+        return ZarrShard(self.path / f"{sample}.zarr.zip", content=self._tar.read(sample), largest=_LARGEST)
 
     def _image(self, store: ZarrShard, bands: Sequence[str]) -> SensorImage:
         where = str(store.path)

@@ -6,11 +6,12 @@ In: `ssl4eos12_{train,val}_seasonal_data_<6 digits>.zarr.zip`, each with
     crs, x_, y_ (sample ...)                EPSG code of UTM; coordinates of columns and rows
     center_lat, center_lon (sample)
     time_, file_id (sample, time)           and the ids of the products that the images come from
+    cloud_mask (sample, time, 264, 264)     of S2; read where cloud_values says what its values mean
 Out: a `SensorImage` a sample.
 
     DN = value - 1000; a value from 1 to 999 is refused: such a file is of another edition, without the offset
 
-All bands 0, or all 1000, is no data, and so is NaN in s1 where the array declares it. Masks of clouds are not used.
+All bands 0, or all 1000, is no data, and so is NaN in s1 where the array declares it.
 A whole chunk of samples is held in memory, because it can only be unpacked in one piece: `prepare` took 1.3 GB for a
 shard of 64 samples.
 Seen: the publisher's description of this edition, with names, types and sizes, and his reading script. Not seen: a
@@ -29,6 +30,7 @@ from numpy.typing import NDArray
 
 from cromss.data.sources.source import Tally
 from cromss.data.sources.ssl4eo_v11_sample import (
+    CLOUD_MASK,
     OFFSET,
     TIMES,
     Edition,
@@ -37,6 +39,7 @@ from cromss.data.sources.ssl4eo_v11_sample import (
     in_unit,
     product_days,
     require_arrays,
+    require_mask,
     require_numbers,
     sample_grid,
     valid_pixels,
@@ -59,7 +62,7 @@ class ZarrSamples:
         self._bands = band_rows(sensor, product, self._shard.read("band"), path)
         self._rows = {str(sample): row for row, sample in enumerate(self._shard.read("sample"))}
         require_arrays(self._shard, sensor, product, rows=(len(self._rows),), names=_NAMES)
-        self._first, self._values = -1, np.empty(0)
+        self._held: dict[str, tuple[int, NDArray[Any]]] = {}
 
     @property
     def path(self) -> Path:
@@ -73,7 +76,7 @@ class ZarrSamples:
     def read(self, sample: str, bands: Sequence[str], tally: Tally) -> SensorImage:
         """A sample, with the bands of these names. Raises RangeError, GridError, DamagedFileError."""
         where, row = f"{self.path}, sample {sample}", self._rows[sample]
-        values = self._read(row)
+        values = self._read("bands", row)
         empty = (0, OFFSET) if self._sensor == "s2" else (0,)
         valid_THW = valid_pixels(values, empty, nan=self._sensor == "s1" and self._shard.fill_is_nan("bands"))
         chosen = values[:, [self._bands[name] for name in bands]]
@@ -89,6 +92,11 @@ class ZarrSamples:
             where=where,
         )
 
+    def clouds(self, sample: str) -> NDArray[np.uint8]:
+        """The mask of clouds of a sample (T, H, W). Raises MissingDataError, GridError, DamagedFileError."""
+        require_mask(self._shard, rows=(len(self._rows),))
+        return self._read(CLOUD_MASK, self._rows[sample]).astype(np.uint8, copy=False)
+
     def _grid(self, row: int, where: str) -> Grid:
         x, y, lat, lon, code = (
             self._shard.read(name, row, row + 1)[0] for name in ("x_", "y_", "center_lat", "center_lon", "crs")
@@ -100,14 +108,14 @@ class ZarrSamples:
         days = decode_times(times, self._shard.attributes("time_"), self.path / "time_")
         return product_days(self._sensor, days, products, where)
 
-    def _read(self, row: int) -> NDArray[Any]:
-        """All values of a row; the chunk of rows around it is kept."""
-        size = self._shard.chunk("bands")[0]
+    def _read(self, name: str, row: int) -> NDArray[Any]:
+        """All values of a row of an array; the chunk of rows around it is kept."""
+        size = self._shard.chunk(name)[0]
         first = row - row % size
-        if first != self._first:
-            self._values = np.empty(0)  # let go of one chunk before the next is read
-            self._values, self._first = self._shard.read("bands", first, first + size), first
-        return np.asarray(self._values[row - first])
+        if name not in self._held or self._held[name][0] != first:
+            self._held.pop(name, None)  # let go of one chunk before the next is read
+            self._held[name] = first, self._shard.read(name, first, first + size)
+        return np.asarray(self._held[name][1][row - first])
 
 
 def _samples(path: Path) -> list[str]:
