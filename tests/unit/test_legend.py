@@ -132,3 +132,35 @@ def test_a_file_that_is_no_legend_is_refused(text, tmp_path):
     (tmp_path / "legend.yaml").write_text(text)
     with pytest.raises(ArgumentError):
         get_legend(tmp_path / "legend.yaml")
+
+
+def _class_names(legend):
+    return "".join(f"{number}={name};" for number, name in enumerate(legend.names)) + "255=no_label"
+
+
+@pytest.mark.parametrize("name", LEGENDS)
+def test_a_file_that_says_that_it_holds_ids_is_read_by_ids_whatever_the_codes_are(name):
+    legend = LEGENDS[name]
+    ids = np.array([*range(legend.num_classes), 255], np.uint8)
+    codes = legend.of_file({"LEGEND": name, "CLASS_NAMES": _class_names(legend)}, "a.tif")
+    assert codes.encode(ids, "a.tif", 255).tolist() == ids.tolist()
+
+
+def test_a_file_that_names_its_codes_or_nothing_is_read_by_the_legend():
+    legend = LEGENDS["worldcover"]
+    for tags in ({}, {"CLASS_NAMES": "10: Tree cover, 80: Water"}, {"CLASS_NAMES": "1=Wald;2=See"}):
+        assert legend.of_file(tags, "a.tif") is legend
+
+
+@pytest.mark.parametrize(
+    ("tags", "words"),
+    [
+        ({"LEGEND": "osm13"}, "of another legend"),
+        ({"CLASS_NAMES": "0=not_water;1=water"}, "water at .0., not at 1"),
+        ({"CLASS_NAMES": "8=water;2=forest"}, "water at .0., not at 8"),
+    ],
+)
+def test_a_file_that_contradicts_the_legend_is_refused_by_name(tags, words):
+    with pytest.raises(LabelError, match=words) as caught:
+        LEGENDS["dynamic_world"].of_file(tags, "a.tif")
+    assert caught.value.where == "a.tif"

@@ -82,6 +82,40 @@ class Legend:
             table[entry.id] = (red, green, blue, 255)
         return table
 
+    def of_file(self, tags: Mapping[str, str], where: str | Path) -> Legend:
+        """This legend with the values that a file's own tags give its classes as codes; itself where they say none.
+
+        LEGEND names a legend; CLASS_NAMES says `value=name;...`, as files of class ids do whose legend has other codes.
+        Raises LabelError for a file of another legend, and for classes at neither their codes nor their ids.
+        """
+        if (named := tags.get("LEGEND") or self.name) != self.name:
+            raise LabelError(
+                "a label file is of another legend",
+                got=f"tag LEGEND = {named}",
+                expected=self.name,
+                where=where,
+                do=f"choose that legend, or bring the map into this one: cromss labels maps --map_legend {named} ...",
+            )
+        ids = {_plain(name): number for number, name in enumerate(self.names)}
+        said = {
+            int(value): ids[_plain(name)]
+            for value, name in re.findall(r"(-?\d+)\s*[=:]\s*([^;,=:]+)", tags.get("CLASS_NAMES", ""))
+            if _plain(name) in ids
+        }
+        if all(self.codes.get(value) == number for value, number in said.items()):
+            return self
+        if all(value == number for value, number in said.items()):
+            return Legend(name=self.name, classes=self.classes, codes={**said, IGNORE: IGNORE})
+        code, number = next(pair for pair in said.items() if self.codes.get(pair[0]) != pair[1])
+        raise LabelError(
+            "a label file gives its classes other values than the legend does",
+            got=f"tag CLASS_NAMES = {tags['CLASS_NAMES']}",
+            expected=f"{self.names[number]} at {[c for c, to in self.codes.items() if to == number]}, not at {code}, "
+            f"in {self.name}",
+            where=where,
+            do="choose the legend of this file, or write one with its codes, or correct the tag",
+        )
+
     def encode(self, values: NDArray[Any], where: str | Path, nodata: float | None = None) -> NDArray[np.uint8]:
         """Class ids (same shape, uint8, 0..C-1 or 255) of the codes in `values` (integers of any type).
 
@@ -177,6 +211,11 @@ class Legend:
                 got=repr(error),
                 expected='{"name", "classes": [{"id", "name", "color"}], "codes"}',
             ) from None
+
+
+def _plain(name: str) -> str:
+    """A class name without what spellings differ in."""
+    return re.sub(r"\W+", "_", name.strip().lower())
 
 
 def _legend(name: str, rows: str, ignored: tuple[int, ...] = (IGNORE,)) -> Legend:

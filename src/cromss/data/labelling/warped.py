@@ -67,7 +67,7 @@ def _warp(tile: str | Path, grid: Grid, legend: Legend) -> NDArray[np.uint8]:
             ) as warped:
                 values_HW = warped.read(1)
                 inside_HW = warped.read_masks(1) != 0
-            nodata = dataset.nodata
+            nodata, codes = dataset.nodata, legend.of_file(dataset.tags(), tile)
     except (RasterioError, CPLE_BaseError) as error:
         raise DamagedFileError(
             "a label map can not be read",
@@ -77,7 +77,7 @@ def _warp(tile: str | Path, grid: Grid, legend: Legend) -> NDArray[np.uint8]:
             do="check the address, or fetch the file again",
         ) from None
     labels = np.full(grid.shape, IGNORE, np.uint8)
-    labels[inside_HW] = legend.encode(values_HW[inside_HW], tile, nodata)
+    labels[inside_HW] = codes.encode(values_HW[inside_HW], tile, nodata)
     return labels
 
 

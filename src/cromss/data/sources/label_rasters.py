@@ -124,7 +124,8 @@ def _encoded(
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """Class ids (1, H, W) of a map, and where it has any (H, W)."""
     values_BHW, missing, _ = read_pixels(dataset, part)
-    encoded_HW = legend.encode(values_BHW[band], dataset.name, dataset.nodatavals[band])
+    codes = legend.of_file(dataset.tags(), dataset.name)
+    encoded_HW = codes.encode(values_BHW[band], dataset.name, dataset.nodatavals[band])
     return encoded_HW[None], ~missing.in_band(band)
 
 
