@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -15,8 +16,8 @@ from cromss.config import LabelsConfig
 from cromss.data.labelling import labellers
 from cromss.data.labelling.run import label
 from cromss.data.prepare import prepare
-from cromss.errors import ConfigError, DataError, GridError, LabelError, MissingDataError, RangeError
-from cromss.geo.legend import get_legend
+from cromss.errors import BandError, ConfigError, DataError, GridError, LabelError, MissingDataError, RangeError
+from cromss.geo.legend import LEGENDS, get_legend
 from cromss.geo.raster import Grid, read_raster
 from small_scenes import S2_BANDS, grid, s2_values, settings, write, write_labels, write_s2, write_scene
 
@@ -177,6 +178,8 @@ def test_when_no_image_can_be_labelled_that_is_an_error_and_nothing_is_written(r
         (["rules", "--min_confidence", "101"], "min_confidence"),
         (["rules", "--sun_zenith", "90"], "sun_zenith"),
         (["fuse", "--votes", "0"], "votes"),
+        (["fuse", "--fuse", '["a", "b"]', "--votes", "3"], "so many votes"),
+        (["fuse", "--fuse", '["a", "a"]'], "fused with itself"),
         (["rule"], "source"),
     ],
 )  # fmt: skip
@@ -324,6 +327,80 @@ def test_labels_go_on_to_prepare(tmp_path):
     label(LabelsConfig(source="rules", root=str(tmp_path / "in"), out=str(tmp_path / "rules"), sun_zenith=40))
     report = prepare(settings(tmp_path / "in", tmp_path / "store", labels="../rules/labels/{id}.tif"))
     assert report["places"] == 2
+
+
+def test_labels_in_a_legend_with_codes_of_its_own_go_on_as_the_same_classes(root, tmp_path):
+    made = label(LabelsConfig(source="rules", root=str(root), out=str(tmp_path / "r"), sun_zenith=40, legend="dfc2020"))
+    pixels = {name: count for name, count in made["class_pixels"].items() if count}
+    assert set(pixels) & {"water", "grassland", "cropland", "shrubland", "urban", "barren"}  # codes are not their ids
+    config = LabelsConfig(
+        source="fuse", root=str(root), out=str(tmp_path / "f"), legend="dfc2020", fuse_by="majority",
+        fuse=(str(tmp_path / "r/labels/{id}.tif"), str(tmp_path / "again/{id}.tif")),
+    )  # fmt: skip
+    shutil.copytree(tmp_path / "r" / "labels", tmp_path / "again")
+    assert {name: count for name, count in label(config)["class_pixels"].items() if count} == pixels
+    for name in ("a", "b"):
+        write_scene(tmp_path / "in", name, ord(name))
+        (tmp_path / "in" / "labels" / f"{name}.tif").unlink()
+        shutil.copy(tmp_path / "r" / "labels" / f"{name}.tif", tmp_path / "in" / "labels" / f"{name}.tif")
+    report = prepare(settings(tmp_path / "in", tmp_path / "store", legend="dfc2020"))
+    total = sum(pixels.values())
+    shares = {name: share for name, share in report["splits"]["train"]["class_shares"].items() if share}
+    assert shares == pytest.approx({name: count / total for name, count in pixels.items()})
+
+
+def test_probabilities_of_bands_named_like_classes_are_taken_by_name(root, tmp_path):
+    names = LEGENDS["dynamic_world"].names
+    percent = np.zeros((9, 16, 16), np.uint8)
+    percent[names[::-1].index("crops")] = 100
+    percent[names[::-1].index("crops"), :4], percent[names[::-1].index("water"), :4] = 0, 100
+    for name in ("a", "b"):
+        write(root / "soft" / f"{name}.tif", percent, grid(16), band_names=names[::-1])
+    label(LabelsConfig(source="probabilities", root=str(root), probabilities="soft/{id}.tif", out=str(tmp_path / "o")))
+    assert _labels(tmp_path / "o")[0][:, 0].tolist() == [0] * 4 + [4] * 12
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (np.full((16, 16), 0.9, np.float32), "fractions of 1"),
+        (np.full((16, 16), np.nan, np.float32), "not in percent"),
+        (np.full((16, 16), 101, np.uint8), "not in percent"),
+        (np.full((2, 16, 16), 50, np.uint8), "one band"),
+    ],
+)
+def test_weights_of_votes_that_are_no_percent_are_refused_with_their_file(values, words, root, tmp_path):
+    _three_maps(root)
+    write(root / "c1" / "a.tif", values, grid(16))
+    fuse, confidences = (tuple(f"{kind}{number}/{{id}}.tif" for number in range(3)) for kind in "mc")
+    config = LabelsConfig(
+        source="fuse", root=str(root), out=str(tmp_path / "o"), fuse=fuse, confidences=confidences, fuse_by="majority"
+    )
+    with pytest.raises(DataError, match=words) as caught:
+        label(config)
+    assert str(caught.value.where) == str(root / "c1" / "a.tif")
+
+
+@pytest.mark.parametrize(
+    ("source", "changes"),
+    [("fuse", {"fuse": ("m0/{id}.tif", "m1/{id}.tif")}), ("maps", {"maps": "{root}/m1/*.tif"})],
+)
+def test_maps_of_another_legend_than_said_are_refused(source, changes, root, tmp_path):
+    _three_maps(root)
+    for name in ("a", "b"):
+        write_labels(root / "m1" / f"{name}.tif", np.zeros((16, 16), np.uint8), tags={"LEGEND": "osm13"})
+    changes = {key: value.replace("{root}", str(root)) if key == "maps" else value for key, value in changes.items()}
+    with pytest.raises(LabelError, match="another legend") as caught:
+        label(LabelsConfig(source=source, root=str(root), out=str(tmp_path / "o"), **changes))
+    assert str(caught.value.where) == str(root / "m1" / "a.tif")
+
+
+def test_a_map_of_several_bands_is_not_fused(root, tmp_path):
+    _three_maps(root)
+    write_labels(root / "m1" / "a.tif", np.zeros((2, 16, 16), np.uint8))
+    config = LabelsConfig(source="fuse", root=str(root), out=str(tmp_path / "o"), fuse=("m0/{id}.tif", "m1/{id}.tif"))
+    with pytest.raises(BandError, match="one band"):
+        label(config)
 
 
 def test_several_annotators_can_stand_as_seasons_of_one_image(tmp_path):

@@ -25,13 +25,13 @@ from cromss.data.labelling.soft import LabelMap, from_memberships, from_probabil
 from cromss.data.labelling.spectral import BANDS, CLOUD, spectral_memberships, sun_zenith
 from cromss.data.labelling.tags import classify_tags, tag_table
 from cromss.data.labelling.warped import warp_labels
-from cromss.data.soft_labels import as_probabilities
+from cromss.data.soft_labels import as_probabilities, class_order
 from cromss.data.sources.file_patterns import find_files
 from cromss.data.stac_catalogue import day
-from cromss.errors import ConfigError, MissingDataError, RangeError
+from cromss.errors import BandError, ConfigError, MissingDataError, RangeError
 from cromss.geo.images import describe_image, read_image
 from cromss.geo.legend import IGNORE, Legend, get_legend
-from cromss.geo.raster import Grid, grid_of, open_raster, read_raster, require_same_grid
+from cromss.geo.raster import Grid, Raster, grid_of, open_raster, read_raster, require_same_grid
 from cromss.geo.remap import read_remap, remap, remap_table
 
 __all__ = ["ImageFile", "Labeller", "make_labeller", "vote_counter"]
@@ -207,9 +207,10 @@ def _probabilities(config: LabelsConfig, legend: Legend) -> Labeller:
         parts = []
         with open_raster(path) as dataset:
             require_same_grid(grid, grid_of(dataset), image.path, path)
+            order = class_order(dataset.descriptions, legend, path)
             for top in range(0, grid.height, _ROWS):
                 raster = read_raster(dataset, (top, 0, min(_ROWS, grid.height - top), grid.width))
-                shares = as_probabilities(raster.values_BHW, ~raster.valid_HW, legend.num_classes, path)
+                shares = as_probabilities(raster.values_BHW[order], ~raster.valid_HW, legend.num_classes, path)
                 parts.append(from_probabilities(shares, raster.valid_HW, config.write_probabilities))
         return _stack(parts), grid
 
@@ -229,6 +230,20 @@ def _voting(config: LabelsConfig, legend: Legend) -> Callable[[ImageFile, Grid],
             "fusing takes two or more label maps, and a confidence for each or for none",
             got=f"{len(config.fuse)} maps, {len(config.confidences)} confidences",
             do='give e.g. --fuse \'["a/labels/{id}.tif", "b/labels/{id}.tif"]\'',
+        )
+    if len(set(config.fuse)) < len(config.fuse):
+        raise ConfigError(
+            "one label map cannot be fused with itself",
+            got=config.fuse,
+            expected="different maps: one that is there twice would agree with itself",
+            do="name each map once",
+        )
+    if config.fuse_by == "agree" and config.votes > len(config.fuse):
+        raise ConfigError(
+            "no pixel can have so many votes",
+            got=f"votes {config.votes}, {len(config.fuse)} maps",
+            expected=f"votes of at most {len(config.fuse)}",
+            do="lower votes, or name more maps",
         )
     if config.confidences and config.fuse_by != "majority":
         raise ConfigError("only majority looks at confidences", got=f"fuse_by {config.fuse_by}", do="leave them out")
@@ -302,23 +317,41 @@ def _partners(role: str, config: LabelsConfig, pattern: str) -> Callable[[ImageF
 
 
 def _votes(path: Path, grid: Grid, image: ImageFile, source: Legend) -> NDArray[np.uint8]:
-    raster = read_raster(path)
+    raster = _one_band(path)
     require_same_grid(grid, raster.grid, image.path, path)
-    encoded = source.encode(raster.values_BHW[0], path, raster.nodata)
+    encoded = source.of_file(raster.tags, path).encode(raster.values_BHW[0], path, raster.nodata)
     return np.where(raster.valid_HW, encoded, np.uint8(IGNORE))
 
 
 def _weights(path: Path, grid: Grid, image: ImageFile) -> NDArray[np.float32]:
     """Confidences as weights 0..1, 0 where there is none."""
-    raster = read_raster(path)
+    raster = _one_band(path)
     require_same_grid(grid, raster.grid, image.path, path)
     percent_HW = np.where(raster.valid_HW, raster.values_BHW[0], 0)
-    if percent_HW.min() < 0 or percent_HW.max() > 100:
+    low, high = percent_HW.min(), percent_HW.max()  # NaN if there is one
+    if not (low >= 0 and high <= 100) or (high <= 1 and (percent_HW % 1 != 0).any()):
         raise RangeError(
-            "confidences are not in percent", got=f"{percent_HW.min()} to {percent_HW.max()}", expected="0..100",
-            where=path, do="convert them to percent, or declare the fill value as no-data",
-        )  # fmt: skip
+            "confidences are not in percent",
+            got=f"{low:g} to {high:g}" + (", as fractions of 1" if low >= 0 and high <= 1 else ""),
+            expected="0..100",
+            where=path,
+            do="convert them to percent, or declare the fill value as no-data",
+        )
     return np.asarray(percent_HW / 100, np.float32)
+
+
+def _one_band(path: Path) -> Raster:
+    """A raster of labels or confidences. Raises BandError for one of several bands."""
+    raster = read_raster(path)
+    if len(raster.values_BHW) != 1:
+        raise BandError(
+            "a raster to fuse must have one band",
+            got=f"{len(raster.values_BHW)} bands",
+            expected=1,
+            where=path,
+            do="give the label maps, or the confidences of their labels; or take one band (gdal_translate -b N)",
+        )
+    return raster
 
 
 def _grid(image: ImageFile) -> Grid:
