@@ -53,9 +53,15 @@ def test_a_mask_of_another_kind_is_refused_by_name(text, value):
     assert caught.value.where == "a.tif"
 
 
-def test_bits_of_a_mask_of_floats_are_refused():
-    with pytest.raises(RangeError):
-        parse_cloud_values("qa60").cover(np.zeros((1, 4), np.float32), NONE, "a.tif")
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("qa60", 0.5), ("s2cloudless", 0.9), ("scl", 8.2), ("1", 0.97), ("scl", np.nan), (">=0.5", np.nan)],
+)
+def test_fractions_and_nan_are_refused_where_a_mask_cannot_hold_them(text, value):
+    with pytest.raises(RangeError, match="does not hold values of"):
+        parse_cloud_values(text).cover(np.full((1, 4), value, np.float32), NONE, "a.tif")
+    hidden = parse_cloud_values(text).cover(np.full((1, 4), value, np.float32), ~NONE, "a.tif")
+    assert (hidden == UNKNOWN).all()
 
 
 @pytest.fixture
@@ -100,6 +106,17 @@ def test_labels_under_cloud_are_ignored_on_request_and_counted(root: Path, tmp_p
     assert np.array_equal(labels[4:], read_raster(root / "labels" / "a.tif").values_BHW[0][4:])
     assert report["changed"] == {"pixels of labels set to 255 under cloud": 64}
     assert not any("cloud" in found["what"] for found in report["findings"])
+
+
+def test_a_threshold_of_fractions_is_held_against_fractions(root: Path, tmp_path: Path):
+    values = np.full((16, 16), 0.4, np.float32)
+    values[:4] = 0.6
+    for path in (root / "clouds").glob("*.tif"):
+        write(path, values, grid())
+    report = prepare(settings(root, tmp_path / "store", cloud_mask=MASK, cloud_values=">=0.5", mask_clouds=True))
+    assert report["clouds"]["splits"]["train"]["cloud_share"] == 0.25
+    with pytest.raises(DataError, match="does not hold values of s2cloudless"):
+        prepare(settings(root, tmp_path / "other", cloud_mask=MASK, cloud_values="s2cloudless"))
 
 
 def test_probabilities_and_all_annotators_are_hidden_with_the_labels(root: Path, tmp_path: Path):

@@ -140,6 +140,33 @@ def test_a_value_that_names_no_split_is_refused(tmp_path):
         list(folders(tmp_path, ("s1", "s2", "labels", "split"), split_values=SPLIT_VALUES))
 
 
+def test_a_value_between_two_splits_is_refused_not_rounded(tmp_path):
+    write_scene(tmp_path, "a", seed=1)
+    write_raster(tmp_path / "split" / "a.tif", np.full((16, 16), 1.5, np.float32), grid())
+    with pytest.raises(LabelError, match="name no split"):
+        list(folders(tmp_path, ("s1", "s2", "labels", "split"), split_values=SPLIT_VALUES))
+
+
+def test_seasons_of_a_place_in_different_splits_are_refused(tmp_path):
+    for season, split in (("x", 1), ("y", 1)):
+        write_scene(tmp_path, f"a/{season}", seed=1)
+        write_raster(tmp_path / "split" / "a" / f"{season}.tif", np.full((16, 16), split, np.uint8), grid())
+    roles, options = ("s1", "s2", "labels", "split"), {"pattern": "{id}/{season}.tif", "split_values": SPLIT_VALUES}
+    assert [record.split for record in folders(tmp_path, roles, **options)] == ["train"]
+    write_raster(tmp_path / "split" / "a" / "y.tif", np.full((16, 16), 2, np.uint8), grid())
+    with pytest.raises(LabelError, match="different splits") as caught:
+        list(folders(tmp_path, roles, **options))
+    assert str(caught.value.where).count(".tif") == 2
+
+
+def test_an_image_without_data_is_named_also_where_it_is_not_the_first(tmp_path):
+    write_scene(tmp_path, "a", seed=1)
+    write_s2(tmp_path / "s2" / "a.tif", np.zeros((13, 16, 16), np.uint16), nodata=0)
+    with pytest.raises(RangeError, match="no pixel with data") as caught:
+        list(folders(tmp_path))
+    assert caught.value.where == str(tmp_path / "s2" / "a.tif")
+
+
 def test_a_scene_without_labels_or_data_is_refused(tmp_path):
     write_scene(tmp_path, "a", seed=1)
     write_labels(tmp_path / "labels" / "a.tif", np.full((16, 16), IGNORE, np.uint8))

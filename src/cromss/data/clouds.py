@@ -56,23 +56,33 @@ class CloudValues:
     def cover(self, values_HW: NDArray[Any], missing_HW: NDArray[np.bool_], where: str) -> NDArray[np.uint8]:
         """CLOUD, CLEAR or UNKNOWN of each pixel. Raises RangeError for values that such a mask cannot hold."""
         known = values_HW[~missing_HW]
-        strange = known[(known < 0) | (known > self.highest)] if self.highest is not None else known[:0]
-        if strange.size or (self.bits and not np.issubdtype(values_HW.dtype, np.integer)):
+        strange = known[~self._can_hold(known)]
+        if strange.size:
+            whole = "numbers" if self._fractions else "whole numbers"
             raise RangeError(
                 f"a mask of clouds does not hold values of {self.text}",
-                got=f"{strange.size} pixels, such as {strange[0]}" if strange.size else values_HW.dtype,
-                expected=f"whole numbers from 0 to {self.highest}",
+                got=f"{strange.size} pixels, such as {strange[0]:g}",
+                expected=whole if self.highest is None else f"{whole} from 0 to {self.highest}",
                 where=where,
                 do="correct cloud_mask or cloud_values",
             )
         if self.least is not None:
             cloudy_HW = values_HW >= self.least
         elif self.bits:
-            cloudy_HW = (values_HW.astype(np.int64) & self.bits) != 0
+            cloudy_HW = (np.where(missing_HW, 0, values_HW).astype(np.int64) & self.bits) != 0
         else:
             cloudy_HW = np.isin(values_HW, list(self.values))
         unknown_HW = missing_HW | np.isin(values_HW, list(self.unknown))
         return np.where(unknown_HW, UNKNOWN, np.where(cloudy_HW, CLOUD, CLEAR)).astype(np.uint8)
+
+    @property
+    def _fractions(self) -> bool:
+        """Whether such a mask may hold fractions: of a threshold of the user's own, nobody else knows the unit."""
+        return self.least is not None and self.highest is None
+
+    def _can_hold(self, values: NDArray[Any]) -> NDArray[np.bool_]:
+        fits: NDArray[np.bool_] = np.isfinite(values) if self._fractions else np.equal(values % 1, 0)
+        return fits if self.highest is None else fits & (values >= 0) & (values <= self.highest)
 
 
 _PRESETS = {

@@ -136,12 +136,10 @@ def align(source: Grid, target: Grid, source_name: str | Path, target_name: str 
     return Alignment(source=source, target=target, steps=steps)
 
 
-def read_nearest(
-    alignment: Alignment | None, window: Window, read: Read
-) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Whole numbers (H, W) of the only band on a window, 0 where they mean nothing, and where they do."""
+def read_nearest(alignment: Alignment | None, window: Window, read: Read) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Numbers (H, W) of the only band on a window, 0 where they mean nothing, and where they do; none is rounded."""
     values_BHW, valid_HW = read(window) if alignment is None else alignment.read(window, "nearest", read)
-    return np.where(valid_HW, values_BHW[0], 0).astype(np.int64), valid_HW
+    return np.where(valid_HW, values_BHW[0], 0), valid_HW
 
 
 def as_measured(

@@ -228,7 +228,7 @@ class SceneReader:
         images, valid = self._images(opened, window, tally)
         usable = valid & labelled(maps) if maps else valid
         if self.tile is None:
-            images_of = [dataset.name for dataset in opened.files[self.sensors[0]]]
+            images_of = [self._empty_images(opened, window, t) if not valid[t].any() else "" for t in range(len(valid))]
             labels_of = [dataset.name for role in label_roles(opened.files) for dataset in opened.files[role]]
             require_usable(valid, usable, images_of, labels_of)
         elif not usable.any():
@@ -274,15 +274,31 @@ class SceneReader:
                 valid[season] &= valid_HW
         return images, valid
 
+    def _empty_images(self, opened: _OpenScene, window: Window, season: int) -> str:
+        """The images of a season without a pixel of data, or all where each has some, but none in common."""
+        names, empty = [], []
+        for sensor in self.sensors:
+            dataset, facts = opened.files[sensor][season], opened.facts[sensor][season]
+            names.append(dataset.name)
+            if not self._image(opened, dataset, facts, window, Tally())[1].any():
+                empty.append(dataset.name)
+        return "\n      and ".join(empty or names)
+
     def _clouds(self, opened: _OpenScene, window: Window) -> NDArray[np.uint8] | None:
         """What the masks say of clouds (T, H, W); None where there are none."""
         if self.clouds is None or "clouds" not in opened.files:
             return None
         covers = []
         for dataset in opened.files["clouds"]:
-            values_HW, inside_HW = read_nearest(opened.alignments.get(dataset.name), window, partial(_numbers, dataset))
+            values_HW, inside_HW = self._numbers(opened, dataset, window)
             covers.append(self.clouds.cover(values_HW, ~inside_HW, dataset.name))
         return np.stack(covers)
+
+    def _numbers(
+        self, opened: _OpenScene, dataset: rasterio.DatasetReader, window: Window
+    ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """The values (H, W) of a mask or a raster of splits, 0 where it has no data, and where it has."""
+        return read_nearest(opened.alignments.get(dataset.name), window, partial(_numbers, dataset))
 
     def _image(
         self, opened: _OpenScene, dataset: rasterio.DatasetReader, facts: ImageFacts, window: Window, tally: Tally
@@ -308,9 +324,17 @@ class SceneReader:
             return self.blocks.split_of(opened.grid.window(*window)), None
         if "split" not in opened.files:
             return self.split(opened.scene) or "", None
-        dataset = opened.files["split"][0]
-        numbers_HW, inside_HW = read_nearest(opened.alignments.get(dataset.name), window, partial(_numbers, dataset))
-        values = np.where(inside_HW, numbers_HW, 0)
+        dataset, *others = {dataset.name: dataset for dataset in opened.files["split"]}.values()
+        values = self._numbers(opened, dataset, window)[0]
+        for other in others:
+            if not np.array_equal(values, self._numbers(opened, other, window)[0]):
+                raise LabelError(
+                    "the seasons of a place are in different splits",
+                    got="rasters that differ",
+                    expected="one split for all seasons of a pixel",
+                    where=f"{dataset.name}\n      and {other.name}",
+                    do="give one raster for all seasons: a pattern of split without {season}",
+                )
         split_values = self.split_values or {}
         strange = sorted(set(np.unique(values).tolist()) - {0, *split_values.values()})
         if strange:
