@@ -369,3 +369,41 @@ def test_20_kills_of_prepare_leave_the_store_of_an_uninterrupted_run_and_no_shar
             Store.open(out)
     prepare(config)
     assert contents(out) == contents(tmp_path / "whole")
+
+
+def test_what_only_the_scenes_or_only_the_table_of_splits_names_is_said(root, tmp_path, capsys):
+    (root / "splits.csv").write_text("id,split\na,train\nb,train\nz,train\n")
+    report = prepare(settings(root, tmp_path / "out", split="splits.csv"))
+    assert (report["places"], report["scenes_without_split"], report["split_ids_without_scene"]) == (
+        2,
+        ["c", "d"],
+        ["z"],
+    )
+    shown = capsys.readouterr().out
+    assert "not in the table of splits, and so left out: 2 scenes, such as c" in shown
+    assert "only in the table of splits: 1 ids, such as z" in shown
+
+
+WRONG_SETTINGS = {
+    "shifts": ({"shift_samples": -1}, "shift_samples"),
+    "capitals": ({"s1": "s1/{ID}.tif"}, "small letters"),
+    "annotators": ({"annotators": {"x": "labels/{id}.tif", "y": "labels/{id}.tif"}}, "have the same maps"),
+    "no band": ({"s2_bands": "B4", "s2": "lone/{id}.tif"}, "s2_bands=B1"),
+    "own names": ({"s1": "own/{id}.tif"}, "band_names={s1: {co: VV, ...}}"),
+    "other sensor": ({"s1": "s2/{id}.tif"}, "more bands than there are"),
+    "semicolons": ({"split": "s.csv"}, "with commas"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_SETTINGS)
+def test_a_wrong_setting_is_refused_with_what_to_do(wrong, root, tmp_path):
+    changes, words = WRONG_SETTINGS[wrong]
+    (root / "s.csv").write_text("id;split\na;train\n")
+    for name in "abcd":
+        lone = read_values(root / "s2" / f"{name}.tif")[:1]
+        write_s2(root / "lone" / f"{name}.tif", lone, band_names=("B1",))
+        write_s1(root / "own" / f"{name}.tif", read_values(root / "s1" / f"{name}.tif"), band_names=("co", "cross"))
+    with pytest.raises(CromssError) as caught:
+        prepare(settings(root, tmp_path / "out", **changes))
+    assert words in str(caught.value)
+    assert not (tmp_path / "out").exists()

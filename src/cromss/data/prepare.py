@@ -65,6 +65,8 @@ def prepare(config: PrepareConfig, draw: Draw | None = None) -> dict[str, Any]:
     """
     require_workers(config.workers, config.dask_scheduler, root=config.root, out=config.out)
     require_limit(config.max_shift)
+    if config.shift_samples < 0:
+        raise ConfigError("shift_samples is out of range", got=config.shift_samples, expected="0 for none, or more")
     out = Path(config.out)
     if (out / META_FILE).exists():
         (out / _BEGUN_FILE).unlink(missing_ok=True)  # of a run that was killed in its last moment
@@ -317,6 +319,10 @@ def _print(report: Mapping[str, Any], out: Path) -> None:
         f"left out: {len(report['orphans'])} orphans, {len(report['refusals'])} refused scenes, "
         f"{sum(report['patches_left_out'].values())} patches, {report['labels_outside_split']} labels of other splits",
     ]
+    if unnamed := report["scenes_without_split"]:
+        lines.append(f"not in the table of splits, and so left out: {len(unnamed)} scenes, such as {unnamed[0]}")
+    if strange := report["split_ids_without_scene"]:
+        lines.append(f"only in the table of splits: {len(strange)} ids, such as {strange[0]}")
     if report["changed"]:
         changed = ", ".join(f"{count} {what}" for what, count in report["changed"].items())
         lines.append(f"changed: {changed}")

@@ -57,7 +57,13 @@ def read_split_table(path: str | Path) -> dict[str, str]:
         raise DamagedFileError("the table of splits does not parse", got=error, where=path) from None
     if not {"id", "split"} <= set(columns) or not rows:
         got = f"columns {list(columns)}, {len(rows)} rows"
-        raise DamagedFileError("a table of splits needs columns and rows", got=got, expected="id, split", where=path)
+        raise DamagedFileError(
+            "a table of splits needs columns and rows",
+            got=got,
+            expected="id, split",
+            where=path,
+            do="begin with the line `id,split`, in small letters, then a line a place, with commas",
+        )
     table: dict[str, str] = {}
     for line, row in enumerate(rows, start=2):
         place, split = (row["id"] or "").strip(), (row["split"] or "").strip()

@@ -101,8 +101,7 @@ def _listed(
             got=f"{dataset.count} bands, described as {described}",
             expected=f"names of {', '.join(known.bands)} in the band descriptions or the tag BAND_ORDER",
             where=dataset.name,
-            do="name the bands in the file, all in its order: gdal_edit.py -mo BAND_ORDER="
-            f"{','.join(known.bands)} FILE (or, for cromss prepare alone: {known.name}_bands={','.join(known.bands)})",
+            do=_how_to_name(known, dataset),
         )
     for title, names in given.items():
         if len(names) != dataset.count:
@@ -124,6 +123,23 @@ def _listed(
                 do="correct the one that is wrong; nothing else can tell which band is which",
             )
     return names
+
+
+def _how_to_name(known: Sensor, dataset: rasterio.DatasetReader) -> str:
+    """What to do about a file none of whose bands is named as the sensor's are."""
+    if dataset.count > len(known.bands):
+        return f"give a file of {known.title}: this one has more bands than there are"
+    order = ",".join(known.bands)
+    if any(dataset.descriptions):
+        return (
+            "say what the file calls its bands (for cromss prepare: band_names="
+            f"{{{known.name}: {{{dataset.descriptions[0]}: {known.bands[0]}, ...}}}}), or name them in the file, "
+            f"all in its order: gdal_edit.py -mo BAND_ORDER={order} FILE"
+        )
+    return (
+        f"name the bands in the file, all in its order: gdal_edit.py -mo BAND_ORDER={order} FILE "
+        f"(or, for cromss prepare alone: {known.name}_bands={order})"
+    )
 
 
 def _product(known: Sensor, tags: Mapping[str, str], setting: str | None, where: str) -> str:
@@ -261,7 +277,9 @@ def _require_bands(facts: ImageFacts, bands: Sequence[str], where: str) -> None:
         expected=", ".join(bands),
         where=where,
         do=f"choose bands without {', '.join(lacking)}: {known.name}_bands="
-        + ("12" if never == ["B10"] == lacking and len(held) == 12 else ",".join(b for b in bands if b in held)),
+        + ("12" if never == ["B10"] == lacking and len(held) == 12 else ",".join(b for b in bands if b in held))
+        if set(bands) & set(held)
+        else f"choose bands that the file has: {known.name}_bands={','.join(held)}, or another file",
     )
 
 

@@ -31,7 +31,12 @@ def find_files(role: str, pattern: str) -> Found:
     """
     unknown = set(re.findall(r"{([^{}]*)}", pattern)) - {"id", "season"}
     if unknown:
-        raise ConfigError(f"the pattern of {role} has an unknown placeholder", got=pattern, expected="{id}, {season}")
+        raise ConfigError(
+            f"the pattern of {role} has an unknown placeholder",
+            got=", ".join(f"{{{name}}}" for name in sorted(unknown)) + f" in {pattern}",
+            expected="{id}, {season}",
+            do=f"correct the pattern {role}: small letters, {{id}} for the part of a name that partners share",
+        )
     wild = re.search(r"[{*?]", pattern)
     fixed = pattern if wild is None else pattern[: wild.start()]
     folder = Path(fixed.rpartition("/")[0] or ("/" if fixed.startswith("/") else "."))

@@ -85,6 +85,7 @@ def _of_annotators(opening: Opening, left: bool, listed: Container[str]) -> dict
     soft = {config.probabilities: None} if isinstance(config.probabilities, str) else config.probabilities or {}
     require_owners(soft, names, "the setting probabilities")
     _refuse_both("annotators", config.annotators, opening.section)
+    _refuse_twice(config.annotators)
     _refuse_both("probabilities", soft, opening.section)
     patterns: dict[str, str | None] = {}
     for name, layer in zip(names, label_layers(names), strict=True):
@@ -98,6 +99,19 @@ def _of_annotators(opening: Opening, left: bool, listed: Container[str]) -> dict
             )
         patterns |= mine
     return patterns
+
+
+def _refuse_twice(annotators: Mapping[str, str | None]) -> None:
+    """Raise ConfigError for two annotators with the maps of one: they would agree everywhere."""
+    names: dict[str, str] = {}
+    for name, pattern in annotators.items():
+        if pattern is not None and names.setdefault(pattern, name) != name:
+            raise ConfigError(
+                "two annotators have the same maps",
+                got=f"{pattern}, of {names[pattern]} and {name}",
+                expected="a pattern of its own for each",
+                do="correct one of them, or leave it out",
+            )
 
 
 def _refuse_both(key: str, given: Iterable[str], section: Mapping[str, Any]) -> None:
