@@ -407,3 +407,13 @@ def test_a_wrong_setting_is_refused_with_what_to_do(wrong, root, tmp_path):
         prepare(settings(root, tmp_path / "out", **changes))
     assert words in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_set_in_8_bits_or_with_exchanged_polarisations_is_a_finding(root, tmp_path):
+    wrong = ("look scaled to 8 bits", "VH is brighter than VV")
+    for changed, out in ((False, "sound"), (True, "out")):
+        for name in "abcd" if changed else "":
+            rewrite(root / "s2" / f"{name}.tif", read_values(root / "s2" / f"{name}.tif") // 40 + 1)
+            rewrite(root / "s1" / f"{name}.tif", np.ascontiguousarray(read_values(root / "s1" / f"{name}.tif")[::-1]))
+        found = " ".join(row["what"] for row in prepare(settings(root, tmp_path / out))["findings"])
+        assert [what in found for what in wrong] == [changed, changed]

@@ -93,6 +93,33 @@ def test_undeclared_zeros_in_every_band_are_refused_with_a_count(sensor, tmp_pat
         read_image(tmp_path / "a.tif", sensor, ("VV",) if sensor == "s1" else ("B2",))
 
 
+@pytest.mark.parametrize(("sensor", "declared"), [("s1", np.nan), ("s2", 65535)])
+def test_zeros_in_every_band_are_refused_where_another_value_is_declared(sensor, declared, tmp_path, values):
+    written = s1_values(np.random.default_rng(0)) if sensor == "s1" else values
+    written[:, :2, :5] = 0
+    {"s1": write_s1, "s2": write_s2}[sensor](tmp_path / "a.tif", written, nodata=declared)
+    with pytest.raises(RangeError, match=f"declares only {declared:g} as no data") as caught:
+        read_image(tmp_path / "a.tif", sensor, ("VV",) if sensor == "s1" else ("B2",))
+    assert caught.value.got == "10 of 256 pixels"
+
+
+def test_a_lone_band_may_be_zero_where_no_data_is_declared(tmp_path):
+    values = s1_values(np.random.default_rng(0))[:1]
+    values[:, 3, 3] = 0
+    write_s1(tmp_path / "a.tif", values, band_names=("VV",), nodata=np.nan)
+    assert read_image(tmp_path / "a.tif", "s1", ("VV",)).valid_HW.all()
+
+
+def test_backscatter_without_its_sign_is_refused(tmp_path):
+    values = s1_values(np.random.default_rng(0))
+    values[:, 0, 0] = 2.0  # bright targets are positive
+    write_s1(tmp_path / "a.tif", values)
+    assert read_image(tmp_path / "a.tif", "s1", ("VV", "VH")).valid_HW.all()
+    write_s1(tmp_path / "a.tif", -values)
+    with pytest.raises(RangeError, match="brighter than ground"):
+        read_image(tmp_path / "a.tif", "s1", ("VV", "VH"))
+
+
 @pytest.mark.parametrize(
     ("tags", "setting", "product"),
     [

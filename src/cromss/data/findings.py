@@ -16,6 +16,7 @@ from cromss.geo.sensor import SENSORS
 __all__ = ["findings"]
 
 _FEW = 0.02  # share of images that may look otherwise: cloud, snow and desert do
+_EIGHT_BITS = 255
 _CLOUDY = 0.05  # share of the pixels of a split under cloud
 _FEW_SHIFTED = 0.05  # share of measurable places that may lie off
 
@@ -25,6 +26,7 @@ def findings(figures: Mapping[str, Any]) -> list[dict[str, str]]:
     found = [
         *_offsets(figures["images"]),
         *_products(figures["images"]),
+        *_units(figures["images"]),
         *_unscaled(figures),
         *_shifts(figures),
         *_splits(figures["splits"]),
@@ -54,6 +56,24 @@ def _products(images: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
                     f"{look}, such as {entry['examples'][look][0]}",
                     "Check the tag LEVEL of these files, or the setting s2_product: the statistics of both differ.",
                 )
+
+
+def _units(images: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    """Values that a single image may have, and a whole set has not."""
+    for entry in images:
+        bands = {row["band"]: row for row in entry["bands"]}
+        if entry["sensor"] == "s1" and {"VV", "VH"} <= set(bands) and bands["VH"]["mean"] > bands["VV"]["mean"]:
+            yield (
+                f"VH is brighter than VV in the Sentinel-1 images: {bands['VH']['mean']:.1f} and "
+                f"{bands['VV']['mean']:.1f} dB on average, where it lies some 7 dB below",
+                "Check which band is which; give their order by s1_bands, or correct their names in the files.",
+            )
+        if entry["sensor"] == "s2" and all(row["percentile_98"] <= _EIGHT_BITS for row in bands.values()):
+            yield (
+                f"Sentinel-2 {entry['product']} values hardly exceed {_EIGHT_BITS} DN, a reflectance of "
+                f"{_EIGHT_BITS / 10000:.4f}, in any band: they look scaled to 8 bits",
+                "If so, take the images as they were delivered: the statistics are of DN = reflectance * 10000.",
+            )
 
 
 def _unscaled(figures: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -42,6 +42,9 @@ __all__ = [
 ]
 
 
+_BRIGHT_DB = 5.0  # mean of an image; cities reach about 0
+
+
 def nearest(word: str, known: Sequence[str]) -> str:
     """The name that was probably meant."""
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.0)
@@ -268,6 +271,14 @@ def check_values(
             expected=f"{known.valid_min:g} to {known.valid_max:g} {known.unit}",
             where=where,
             do="convert the file, or declare its fill value as no-data",
+        )
+    if known.name == "s1" and high > _BRIGHT_DB and (mean := float(values.mean())) > _BRIGHT_DB:
+        raise RangeError(
+            "Sentinel-1 is brighter than ground is: its sign or its calibration is another",
+            got=f"{low:g} to {high:g}, {mean:.3g} on average",
+            expected=f"backscatter in dB, mostly negative, at most {_BRIGHT_DB:g} on average",
+            where=where,
+            do="write calibrated backscatter, 10 * log10(sigma nought), with its sign",
         )
 
 
