@@ -60,7 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"cromss: {type(error).__name__}: {error}\n")
         return 2
     except OSError as error:  # a folder that cannot be written, a full disk
-        sys.stderr.write(f"cromss: the system refused: {error}\n")
+        do = "check that path: whether it is there, its permissions, and free space; or choose another"
+        sys.stderr.write(f"cromss: the system refused: {error}\n  do: {do}\n")
         return 2
     except KeyboardInterrupt:
         sys.stderr.write("cromss: interrupted\n")
@@ -189,7 +190,8 @@ def _unknown(name: str, known: Sequence[str], where: str) -> ConfigError:
 
 def _first_line(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return "; ".join(lines[:4])
+    told = [line for line in lines if not line.startswith(("Errors:", "- ", "Given value type:"))]  # said by the rest
+    return "; ".join(told[:4])
 
 
 def _function(place: str) -> Callable[[Any], Any]:

@@ -71,6 +71,7 @@ def test_a_misspelt_key_of_a_file_names_file_and_key(tmp_path, capsys):
         (["pretrain", "--data", "a"], "out"),
         (["pretrain", "--config", "nowhere.yaml"], "nowhere.yaml"),
         (["predict", "--checkpoint", "a", "--out", "b", "--window", "2.5"], "window"),
+        (["prepare", "--out", "b", "--s2_product", "L3A"], "Given value: L3A"),
     ],
 )
 def test_a_wrong_call_is_one_error_and_exit_code_2(arguments, words, capsys):
@@ -99,11 +100,12 @@ def test_a_variable_that_names_no_setting_is_refused(monkeypatch, variable):
         read_config(["pretrain", "--data", "a", "--out", "b"])
 
 
-def test_an_output_folder_that_cannot_be_is_one_line(tmp_path, capsys):
+def test_an_output_folder_that_cannot_be_is_one_error(tmp_path, capsys):
     (tmp_path / "file").touch()
     assert main(["synthesize", "--out", str(tmp_path / "file" / "store"), "--train", "1"]) == 2
     shown = capsys.readouterr().err
     assert str(tmp_path / "file") in shown
+    assert "  do: check that path" in shown
     assert "Traceback" not in shown
 
 

@@ -85,6 +85,15 @@ def _rule(role: str, entry: Entry, season: Any) -> ItemRule:
             expected="asset: NAME" + ("" if is_map(role) else ", or assets: {NAME: BAND, ...}"),
             where=entry.where,
         )
+    twice = {str(band) for band in (assets or {}).values() if list(assets.values()).count(band) > 1}
+    if twice:
+        raise ConfigError(
+            "two assets of a role are one band",
+            got=", ".join(f"{name}: {band}" for name, band in assets.items() if str(band) in twice),
+            expected="each band once",
+            where=entry.where,
+            do="correct the bands, or leave an asset out",
+        )
     unit = lines.get("unit", "dB")
     if "unit" in lines and (role != "s1" or unit not in ("dB", "power")):
         raise ConfigError("only s1 has a unit to choose", got=unit, expected="dB or power", where=entry.where)
