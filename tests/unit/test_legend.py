@@ -164,3 +164,24 @@ def test_a_file_that_contradicts_the_legend_is_refused_by_name(tags, words):
     with pytest.raises(LabelError, match=words) as caught:
         LEGENDS["dynamic_world"].of_file(tags, "a.tif")
     assert caught.value.where == "a.tif"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"codes": {0.9: 0, 1: 1}}, "0.9 is no whole number"),
+        ({"codes": {0: 0.9, 1: 1}}, "0.9 is no whole number"),
+        ({"codes": {0: True, 1: 1}}, "True is no whole number"),
+        ({"classes": [{"id": 0.7, "name": "a", "color": "#000000"}]}, "0.7 is no whole number"),
+        ({"codes": {0: 4}}, "codes must lead to"),
+    ],
+)
+def test_a_legend_file_with_wrong_numbers_is_refused_with_its_name(change, words, tmp_path):
+    classes = [{"id": 0, "name": "a", "color": "#000000"}, {"id": 1.0, "name": "b", "color": "#000001"}]
+    path = tmp_path / "legend.yaml"
+    path.write_text(yaml.safe_dump({"name": "mine", "classes": classes, "codes": {"3": 0, 4.0: 1}}))
+    assert get_legend(path).codes == {3: 0, 4: 1}
+    path.write_text(yaml.safe_dump({"name": "mine", "classes": classes, **change}))
+    with pytest.raises(ArgumentError, match=words) as caught:
+        get_legend(path)
+    assert str(path) in str(caught.value.where)

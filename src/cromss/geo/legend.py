@@ -197,11 +197,11 @@ class Legend:
         """The inverse of `to_dict`; without "codes", a file holds the ids themselves and 255. Raises ArgumentError."""
         try:
             classes = tuple(
-                LegendClass(id=int(row["id"]), name=str(row["name"]), color=str(row["color"]))
+                LegendClass(id=_whole(row["id"]), name=str(row["name"]), color=str(row["color"]))
                 for row in content["classes"]
             )
             identity = {**{entry.id: entry.id for entry in classes}, IGNORE: IGNORE}
-            codes = {int(code): int(target) for code, target in content.get("codes", identity).items()}
+            codes = {_whole(code): _whole(target) for code, target in content.get("codes", identity).items()}
             return cls(name=str(content["name"]), classes=classes, codes=codes)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             if isinstance(error, ArgumentError):
@@ -211,6 +211,13 @@ class Legend:
                 got=repr(error),
                 expected='{"name", "classes": [{"id", "name", "color"}], "codes"}',
             ) from None
+
+
+def _whole(number: Any) -> int:
+    """A whole number, as it is or as text. Raises ValueError for another."""
+    if isinstance(number, bool | float) and not (isinstance(number, float) and number.is_integer()):
+        raise ValueError(f"{number} is no whole number")
+    return int(number)
 
 
 def _plain(name: str) -> str:
@@ -370,4 +377,10 @@ def get_legend(name_or_path: str | Path) -> Legend:
         raise ArgumentError("a legend file does not parse", got=error, where=path) from None
     if not isinstance(content, dict):
         raise ArgumentError("this is not a legend", got=type(content).__name__, expected="a mapping", where=path)
-    return Legend.from_dict(content)
+    try:
+        return Legend.from_dict(content)
+    except ArgumentError as error:
+        where = path if error.where is None else f"{path}, {error.where}"
+        raise ArgumentError(
+            error.what, got=error.got, expected=error.expected, where=where, do="correct the legend file"
+        ) from None
