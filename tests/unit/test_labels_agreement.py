@@ -168,12 +168,13 @@ def test_probabilities_become_the_likeliest_class_and_its_percent(kind):
         (lambda v: np.where(np.arange(9)[:, None, None] == 0, np.nan, v), RangeError, "not finite"),
         (lambda v: np.log(v + 1e-6), RangeError, "out of range"),
         (lambda v: np.rint(v * 255).astype(np.uint8), RangeError, "(do not add up to 1|out of range)"),
+        (lambda v: (v == v.max(axis=0)).astype(np.uint8), RangeError, "1 percent in one class"),
     ],
 )
 def test_what_is_no_probability_is_refused(change, kind, words):
     values = np.random.default_rng(0).dirichlet(np.ones(9), (5, 6)).transpose(2, 0, 1).astype(np.float32)
     with pytest.raises(kind, match=words) as caught:
-        as_probabilities(change(values), np.zeros((5, 6), bool), 9, "a.tif")
+        as_probabilities(change(values), np.zeros((5, 6), bool), 9, "a.tif", partial=words.startswith("1 percent"))
     assert caught.value.where == "a.tif"
 
 

@@ -321,6 +321,26 @@ def test_untold_tags_are_counted_by_what_they_say():
     assert untold == {"landuse=military": 1, "no tag of the table": 1}
 
 
+def test_whole_numbers_are_values_alike_in_a_column_of_floats_as_one_with_gaps_is(where, tmp_path):
+    left, bottom, right, top = where.bounds
+    halves = [shapely.box(left, bottom, right, (bottom + top) / 2), shapely.box(left, (bottom + top) / 2, right, top)]
+    (tmp_path / "tags.yaml").write_text("kind: {1: water, 2.0: trees}\n")
+    table = tag_table(get_legend("dynamic_world"), tmp_path / "tags.yaml")
+    path = tmp_path / "a.gpkg"
+    pyogrio.raw.write(
+        path,
+        geometry=np.array([shapely.to_wkb(shape) for shape in [*halves, halves[0]]], object),
+        field_data=[np.array([1.0, 2.0, np.nan])],
+        fields=["kind"],
+        geometry_type="Polygon",
+        crs="EPSG:32633",
+    )
+    found = read_polygons(path, where, table)
+    names, untold = classify_tags(found.columns, len(found), table)
+    assert names == ["water", "trees", None]
+    assert untold == {"no tag of the table": 1}
+
+
 def test_a_table_of_ones_own_is_checked_against_the_legend(tmp_path):
     legend = get_legend("water")
     path = tmp_path / "tags.yaml"

@@ -68,6 +68,8 @@ def as_probabilities(
     shares = known.astype(np.float32) / np.float32(100 if whole else 1)
     if shares.size and (shares.min() < 0 or shares.max() > 1):
         _refuse("out of range", f"{known.min():g} to {known.max():g} as {values_CHW.dtype}", where)
+    if whole and known.size and (known.sum(axis=0) == 1).all():
+        _refuse("1 percent in one class and 0 in all others", f"0 to 1 as {values_CHW.dtype}, like masks", where)
     tolerance = _tolerance(values_CHW)
     sums = shares.sum(axis=0)
     distance = sums - 1 if partial else np.abs(sums - 1)
@@ -165,5 +167,5 @@ def _refuse(what: str, got: str, where: str | Path) -> None:
         got=got,
         expected="floats in 0..1, or whole numbers in percent, that add up to 1 (100 %) in every pixel with data",
         where=where,
-        do="apply a softmax, convert to percent, or declare the fill value as no-data",
+        do="apply a softmax, convert to percent (a mask: 100 for 1), or declare the fill value as no-data",
     )

@@ -22,6 +22,7 @@ from rasterio.features import rasterize
 from rasterio.warp import transform as transform_points
 from rasterio.warp import transform_bounds
 
+from cromss.data.labelling.tags import value_text
 from cromss.errors import ArgumentError, ConfigError, DamagedFileError, GridError, MissingDataError
 from cromss.geo.legend import IGNORE
 from cromss.geo.raster import Grid
@@ -197,4 +198,4 @@ def _to_crs(shapely: Any, shapes: NDArray[Any], crs: CRS, grid: Grid, box: Seque
 
 
 def _text(value: Any) -> str | None:
-    return None if value is None or value != value else str(value)  # NaN is a number's "none"
+    return None if value is None or value != value else value_text(value)  # NaN is a number's "none"

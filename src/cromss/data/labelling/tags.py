@@ -15,6 +15,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -22,7 +23,7 @@ from cromss.errors import ConfigError, MissingDataError
 from cromss.geo.legend import Legend
 from cromss.geo.remap import REMAPS
 
-__all__ = ["DYNAMIC_WORLD_TAGS", "OSM13_TAGS", "TagTable", "classify_tags", "tag_table"]
+__all__ = ["DYNAMIC_WORLD_TAGS", "OSM13_TAGS", "TagTable", "classify_tags", "tag_table", "value_text"]
 
 TagTable = Mapping[str, Mapping[str, str]]
 """key -> value -> class name."""
@@ -135,6 +136,11 @@ def _other_tags(text: str | None) -> dict[str, str]:
     return dict(re.findall(r'"([^"]+)"=>"([^"]*)"', text)) if text else {}
 
 
+def value_text(value: Any) -> str:
+    """The value of a tag as text; whole numbers alike, as a column of them is read as floats where one is absent."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
 def _read_table(path: Path, legend: Legend) -> TagTable:
     if not path.is_file():
         raise MissingDataError("the table of tags is absent", where=path, do="check the path given to tags")
@@ -144,7 +150,7 @@ def _read_table(path: Path, legend: Legend) -> TagTable:
         raise ConfigError("the table of tags is not YAML", got=" ".join(str(error).split()), where=path) from None
     if not isinstance(content, dict) or not content or not all(isinstance(v, dict) and v for v in content.values()):
         raise ConfigError("a table of tags holds `column: {value: class}` lines", got=content, where=path)
-    table = {str(key): {str(v): str(name) for v, name in values.items()} for key, values in content.items()}
+    table = {str(key): {value_text(v): str(name) for v, name in values.items()} for key, values in content.items()}
     strange = sorted({name for values in table.values() for name in values.values()} - set(legend.names))
     if strange:
         raise ConfigError(
