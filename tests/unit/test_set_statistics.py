@@ -94,11 +94,13 @@ def figures(**changes):
         "looks_like": {"L1C": 100},
         "looks_offset_by_1000": 0,
         "examples": {},
+        "bands": [{"band": "B4", "mean": 1100.0, "percentile_98": 3000.0}],
     }
+    radar = {"bands": [{"band": "VV", "mean": -12.0}, {"band": "VH", "mean": -19.0}]} | changes.pop("radar", {})
     shift = {"measured": 90, "measurable": 60, "shifted": 0}
     base = {
         "images": [
-            {"sensor": "s1", "title": "Sentinel-1", "product": "GRD", "images": 100},
+            {"sensor": "s1", "title": "Sentinel-1", "product": "GRD", "images": 100, **radar},
             image | changes.pop("image", {}),
         ],
         "shifts": {"s2-s1": shift | changes.pop("shift", {})},
@@ -122,6 +124,11 @@ FAULTS = [
         {"image": {"looks_like": {"L1C": 90, "L2A": 10}, "examples": {"L2A": ["p2/0"]}}},
         ["10 of 100", "L2A", "p2/0", "s2_product"],
     ),
+    ({"image": {"bands": [{"band": "B4", "mean": 90.0, "percentile_98": 250.0}]}}, ["L1C", "255 DN", "8 bits"]),
+    (
+        {"radar": {"bands": [{"band": "VV", "mean": -19.0}, {"band": "VH", "mean": -12.0}]}},
+        ["VH is brighter", "-12.0", "-19.0", "s1_bands"],
+    ),
     ({"shift": {"shifted": 6}}, ["Sentinel-1 lies off Sentinel-2", "6 of the 60", "far: 4.2 px"]),
     (
         {"splits": {"train": {"class_shares": {"water": 1.0}}, "test": {"class_shares": {"built": 0.1}}}},
@@ -142,6 +149,8 @@ def test_each_fault_is_said_with_what_to_do(changes, words):
     [
         {"image": {"looks_offset_by_1000": 2, "examples": {"offset": ["p1/0"]}}},
         {"image": {"looks_like": {"L1C": 50, "unknown": 48, "L2A": 2}, "examples": {"L2A": ["p2/0"]}}},
+        {"image": {"bands": [{"band": b, "percentile_98": p} for b, p in (("B12", 40.0), ("B2", 700.0))]}},
+        {"radar": {"bands": [{"band": "VH", "mean": -19.0}]}},
         {"shift": {"shifted": 3}},
         {"splits": {"": {"class_shares": {"water": 1.0}}, "test": {"class_shares": {"built": 0.1}}}},
     ],
