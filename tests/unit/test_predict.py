@@ -7,12 +7,14 @@ import torch
 
 from cromss.config import PredictConfig
 from cromss.errors import BandError, ConfigError, DataError, GridError, NonFiniteError
-from cromss.geo.bands import published_normalization
+from cromss.geo.bands import Normalization, Sensor, published_normalization
 from cromss.geo.raster import grid_of, write_raster
 from cromss.maps.predict import choose_branches, predict, predict_probabilities, predict_scene
+from cromss.maps.scene import open_scene
 from cromss.models.networks import NetworkSpec, build_network, forward_any_size
 from cromss.training.checkpoint import save_checkpoint
 from maps_helpers import LEGEND, Reader, pattern, plain_card, published_card, utm, write_scene
+from small_scenes import dem_values, write_dem
 
 NARROW = NetworkSpec(
     inputs={"s1": 2, "s2": 13},
@@ -230,3 +232,20 @@ def test_the_command_maps_from_a_checkpoint(tmp_path, narrow, sentinel_mini, cap
         missing = np.isnan(scene.read()).any(axis=0)
         np.testing.assert_array_equal(file.read(1) == 255, missing)
     assert "snow_and_ice" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("names", "renamed"),
+    [
+        (("slope", "elevation"), {}),
+        ((), {}),
+        (("VV", "VH"), {"dem": "VV, VH taken as elevation, slope"}),
+    ],
+)
+def test_a_scene_says_which_bands_are_told_by_their_order_alone(names, renamed, tmp_path):
+    dem = Sensor(name="dem", title="dem", unit="m", bands=("elevation", "slope"), valid_min=-500, valid_max=9000)
+    write_dem(tmp_path / "a.tif", dem_values(np.random.default_rng(0)), band_names=names)
+    numbers = {"dem": {"mean": (0.0, 0.0), "std": (1.0, 1.0)}}
+    scaling = Normalization(sensor="dem", unit="m", bands=dem.bands, kind="standard", statistics=numbers)
+    with open_scene({"dem": tmp_path / "a.tif"}, {"dem": scaling}, definitions={"dem": dem}) as scene:
+        assert scene.renamed == renamed

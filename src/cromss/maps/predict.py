@@ -73,6 +73,8 @@ def predict(config: PredictConfig) -> dict[str, Any]:
         show_progress=True,
     )
     Console().print(_summary(report))
+    for sensor, what in report["renamed"].items():
+        Console(soft_wrap=True, highlight=False, markup=False).print(f"look: bands of {sensor} by their order: {what}")
     return report
 
 
@@ -94,9 +96,9 @@ def predict_scene(
 ) -> dict[str, Any]:
     """Write class.tif and confidence.tif of a scene, {sensor: path}, into the folder `out`, on the network's device.
 
-    Returns paths, size, branches, products, pixels a class, mean confidence in percent, seconds. Raises ConfigError for
-    settings and images that do not go together or maps that exist, NonFiniteError for a network that gives NaN, and the
-    errors of `cromss.maps.scene.open_scene` and `Scene.read`.
+    Returns paths, size, branches, products, bands that are told by their order alone, pixels a class, mean confidence
+    in percent, seconds. Raises ConfigError for settings and images that do not go together or maps that exist,
+    NonFiniteError for a network that gives NaN, and the errors of `cromss.maps.scene.open_scene` and `Scene.read`.
     """
     began = time.monotonic()
     _require_window(window, overlap, batch_size)
@@ -125,6 +127,7 @@ def predict_scene(
             "width": scene.grid.width,
             "branches": list(branches),
             "products": scene.products,
+            "renamed": scene.renamed,
             "pixels": dict(zip(legend.names, maps.pixels, strict=True)),
             "no_data_pixels": maps.no_data_pixels,
             "mean_confidence": maps.mean_confidence,

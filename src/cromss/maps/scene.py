@@ -55,6 +55,16 @@ class Scene:
     def products(self) -> dict[str, str]:
         return {sensor: image.facts.product for sensor, image in self.images.items()}
 
+    @property
+    def renamed(self) -> dict[str, str]:
+        """What is taken for what, of images whose own names of bands are none of their sensor's."""
+        return {
+            sensor: f"{', '.join(text or '' for text in image.dataset.descriptions)} taken as "
+            + ", ".join(image.facts.listed)
+            for sensor, image in self.images.items()
+            if image.facts.renamed
+        }
+
     def read(self, top: int, bottom: int) -> Strip:
         """Rows top..bottom of every sensor. Raises RangeError for values that cannot be in the sensor's unit."""
         parts = {sensor: image.read(top, bottom) for sensor, image in self.images.items()}
