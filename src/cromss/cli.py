@@ -161,11 +161,37 @@ def _from_environment(command: str, known: Sequence[str]) -> list[str]:
     return flags
 
 
+def _twice(root: Any) -> str | None:
+    """A key that stands twice in one mapping of a tree of YAML nodes, with its line; None where none does."""
+    waiting, seen = [root], set()
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen:  # an alias, which may even hold itself
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            waiting += node.value
+        elif isinstance(node, yaml.MappingNode):
+            names: set[str] = set()
+            for key, value in node.value:
+                if str(key.value) in names:
+                    return f"{key.value}, again in line {key.start_mark.line + 1}"
+                names.add(str(key.value))
+                waiting.append(value)
+    return None
+
+
 def _refuse_unknown_keys(kind: type, path: Path) -> None:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        content, twice = yaml.safe_load(text), _twice(yaml.compose(text, yaml.SafeLoader))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError("the settings file is not YAML", got=_first_line(error), where=path) from None
+    if twice is not None:
+        do = "leave one of them out: the last would win"
+        raise ConfigError(
+            "a setting stands twice in a settings file", got=twice, expected="each once", where=path, do=do
+        )
     if content is None:
         return
     if not isinstance(content, dict):

@@ -118,6 +118,19 @@ def test_null_is_refused_where_a_value_is_needed(tmp_path, capsys):
     assert "crop" not in shown
 
 
+@pytest.mark.parametrize(
+    "text", ["root: a\nroot: b\n", "stac:\n  catalog: a\n  bbox: null\n  catalog: b\n", "s1: &x [*x]\ns1: 2\n"]
+)
+def test_a_setting_that_stands_twice_in_a_file_is_refused(text, tmp_path, capsys):
+    path = tmp_path / "a.yaml"
+    path.write_text(text)
+    assert main(["prepare", "--config", str(path), "--out", str(tmp_path / "out")]) == 2
+    shown = capsys.readouterr().err
+    assert "stands twice" in shown
+    assert f"again in line {len(text.splitlines())}" in shown
+    assert str(path) in shown
+
+
 def test_a_file_that_is_not_yaml_is_refused(tmp_path, capsys):
     path = tmp_path / "a.yaml"
     path.write_text("data: [a\n")
