@@ -391,6 +391,9 @@ WRONG_SETTINGS = {
     "no band": ({"s2_bands": "B4", "s2": "lone/{id}.tif"}, "s2_bands=B1"),
     "own names": ({"s1": "own/{id}.tif"}, "band_names={s1: {co: VV, ...}}"),
     "other sensor": ({"s1": "s2/{id}.tif"}, "more bands than there are"),
+    "a split that is none": ({"split_values": {"train": 1, "tset": 2}}, "did you mean 'test'"),
+    "two splits of one value": ({"split_values": {"train": 1, "test": 1}}, "a value of its own"),
+    "nothing to train on": ({"validation_share": 0.9, "seed": 3}, "the train split is empty"),
     "semicolons": ({"split": "s.csv"}, "with commas"),
 }
 

@@ -147,6 +147,17 @@ def test_a_value_between_two_splits_is_refused_not_rounded(tmp_path):
         list(folders(tmp_path, ("s1", "s2", "labels", "split"), split_values=SPLIT_VALUES))
 
 
+def test_no_data_of_a_raster_of_splits_is_in_no_split_even_if_0_names_one(tmp_path):
+    write_scene(tmp_path, "a", seed=1)
+    split = np.zeros((16, 16), np.uint8)
+    split[:, :8], split[:, 8] = 255, 1
+    write_raster(tmp_path / "split" / "a.tif", split, grid(), nodata=255)
+    (record,) = folders(tmp_path, ("s1", "s2", "labels", "split"), split_values={"train": 0, "test": 1})
+    assert record.split == "train"
+    assert (record.labels[0][:, :9] == IGNORE).all()
+    assert (record.labels[0][:, 9:] != IGNORE).all()
+
+
 def test_seasons_of_a_place_in_different_splits_are_refused(tmp_path):
     for season, split in (("x", 1), ("y", 1)):
         write_scene(tmp_path, f"a/{season}", seed=1)

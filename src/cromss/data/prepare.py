@@ -32,7 +32,7 @@ from cromss.data.shift_survey import require_limit
 from cromss.data.sources.layouts import Opening, settled
 from cromss.data.sources.source import Scene, Source
 from cromss.data.split_survey import drawn_blocks, too_near
-from cromss.data.splits import draw_split, read_split_table
+from cromss.data.splits import draw_split, read_split_table, require_split_values
 from cromss.data.store_layout import META_FILE, SHARD_FOLDER
 from cromss.data.store_writer import finish_store, remove_unfinished
 from cromss.data.survey import Survey, refusal, refusal_row, refuse_other_bands, summarize
@@ -67,6 +67,7 @@ def prepare(config: PrepareConfig, draw: Draw | None = None) -> dict[str, Any]:
     require_limit(config.max_shift)
     if config.shift_samples < 0:
         raise ConfigError("shift_samples is out of range", got=config.shift_samples, expected="0 for none, or more")
+    require_split_values(config.split_values)
     out = Path(config.out)
     if (out / META_FILE).exists():
         (out / _BEGUN_FILE).unlink(missing_ok=True)  # of a run that was killed in its last moment
@@ -289,7 +290,8 @@ def _require_splits(
     config: PrepareConfig, source: Source, scenes: Sequence[Scene], table: Mapping[str, str] | None
 ) -> None:
     """A split that was asked for must not be empty; where only pixels tell, the report counts splits instead."""
-    wanted = {"validation": config.validation_share > 0, "test": config.test_share > 0}
+    drawn = config.validation_share + config.test_share
+    wanted = {"validation": config.validation_share > 0, "test": config.test_share > 0, "train": 0 < drawn < 1}
     asked = set(table.values()) if table is not None else {split for split, is_wanted in wanted.items() if is_wanted}
     present = {source.split(scene) for scene in scenes}
     if None in present:
@@ -300,7 +302,11 @@ def _require_splits(
             got=f"{len(scenes)} scenes, none of them in {split}",
             expected="at least one",
             where=f"{config.root}, split {config.split}, shares {config.validation_share} and {config.test_share}",
-            do="make the ids of the table those of the files" if table else f"raise {split}_share or change the seed",
+            do="make the ids of the table those of the files"
+            if table
+            else "give smaller shares, change the seed, or draw blocks of ground (tile and split_blocks)"
+            if split == "train"
+            else f"raise {split}_share or change the seed",
         )
     if not scenes:
         raise MissingDataError(

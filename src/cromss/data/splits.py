@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from cromss.data.record import SPLITS
 from cromss.errors import ConfigError, DamagedFileError, LabelError, MissingDataError
 
-__all__ = ["draw_split", "majority_split", "read_split_table"]
+__all__ = ["draw_split", "majority_split", "read_split_table", "require_split_values"]
 
 
 def draw_split(place: str, seed: int, validation_share: float, test_share: float) -> str:
@@ -75,6 +75,20 @@ def read_split_table(path: str | Path) -> dict[str, str]:
         if table.setdefault(place, split) != split:
             raise DamagedFileError("one id has two splits", got=place, expected="one", where=f"{path}, line {line}")
     return table
+
+
+def require_split_values(split_values: Mapping[str, int]) -> None:
+    """Raise ConfigError for a split that there is not, and for two with one value."""
+    strange = [name for name in split_values if name not in SPLITS]
+    if strange or len(set(split_values.values())) < len(split_values):
+        raise ConfigError(
+            "split_values do not say which value is which split",
+            got=dict(split_values),
+            expected=f"some of {', '.join(SPLITS)}, each with a value of its own",
+            do=f"did you mean {difflib.get_close_matches(strange[0], SPLITS, n=1, cutoff=0.0)[0]!r}?"
+            if strange
+            else "give each its own value",
+        )
 
 
 def majority_split(

@@ -325,9 +325,10 @@ class SceneReader:
         if "split" not in opened.files:
             return self.split(opened.scene) or "", None
         dataset, *others = {dataset.name: dataset for dataset in opened.files["split"]}.values()
-        values = self._numbers(opened, dataset, window)[0]
+        values, inside_HW = self._numbers(opened, dataset, window)
         for other in others:
-            if not np.array_equal(values, self._numbers(opened, other, window)[0]):
+            again = self._numbers(opened, other, window)
+            if not np.array_equal(values, again[0]) or not np.array_equal(inside_HW, again[1]):
                 raise LabelError(
                     "the seasons of a place are in different splits",
                     got="rasters that differ",
@@ -345,7 +346,8 @@ class SceneReader:
                 where=dataset.name,
                 do="correct the raster, or the setting split_values",
             )
-        return majority_split(values, usable_HW, split_values)
+        split, chosen_HW = majority_split(values, usable_HW & inside_HW, split_values)
+        return split, chosen_HW & inside_HW
 
     def _notes(self, opened: _OpenScene) -> dict[str, str]:
         dates = {
