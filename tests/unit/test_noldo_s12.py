@@ -173,7 +173,7 @@ def test_splits_are_the_published_ones_and_names_get_their_decimal_points(tiles)
 
 
 def test_validation_is_drawn_from_training_tiles_alone(tiles, tmp_path):
-    options = {"layout": "noldo_s12_dw", "validation_share": 0.9, "seed": 1}
+    options = {"layout": "noldo_s12_dw", "validation_share": 0.5, "seed": 2}
     report = prepare(settings(tiles, tmp_path / "out", **options))
     assert report["splits"]["test"]["places"] == 2
     assert report["splits"]["validation"]["places"] >= 1
