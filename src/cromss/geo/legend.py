@@ -94,7 +94,8 @@ class Legend:
                 got=f"tag LEGEND = {named}",
                 expected=self.name,
                 where=where,
-                do=f"choose that legend, or bring the map into this one: cromss labels maps --map_legend {named} ...",
+                do=f"choose that legend, bring the map into this one (cromss labels maps --map_legend {named} ...), or "
+                f"correct a tag that is wrong: gdal_edit.py -mo LEGEND={self.name} FILE",
             )
         ids = {_plain(name): number for number, name in enumerate(self.names)}
         said = {
