@@ -33,7 +33,8 @@ from cromss.data.dataset import PatchDataset, collate
 from cromss.data.record import PlaceRecord
 from cromss.data.store import Store, StoreWriter
 from cromss.geo.bands import SENSORS, published_normalization
-from cromss.geo.legend import IGNORE, LEGENDS
+from cromss.geo.legend import IGNORE
+from cromss.geo.legends import LEGENDS
 from cromss.memory import keep_freed_memory
 from reference import plain_recipe
 

@@ -33,7 +33,7 @@ from cromss.data.store import EDITIONS, Store, StoreWriter
 from cromss.data.store_layout import INDEX_FILE, META_FILE, digest
 from cromss.files import read_json, sha256, write_json
 from cromss.geo.bands import SENSORS, published_normalization
-from cromss.geo.legend import LEGENDS
+from cromss.geo.legends import LEGENDS
 
 SIZE, SEASONS = 264, 4
 

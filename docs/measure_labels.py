@@ -22,7 +22,8 @@ from cromss.data.labelling.run import label
 from cromss.data.labelling.spectral import CLOUD, RULES
 from cromss.data.labelling.tags import DYNAMIC_WORLD_TAGS, OSM13_TAGS
 from cromss.geo.images import describe_image, read_image
-from cromss.geo.legend import IGNORE, Legend, get_legend
+from cromss.geo.legend import IGNORE, Legend
+from cromss.geo.legends import get_legend
 from cromss.geo.raster import open_raster, read_raster
 from cromss.geo.remap import REMAPS
 from cromss.maps.pictures import RGB, label_picture, sheet, true_colour, weight_picture, write_png

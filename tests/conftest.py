@@ -80,7 +80,7 @@ def toy_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of 20 toy places (12 train, 4 validation, 4 test) of 64 px with two seasons and both sensors."""
     from cromss.data.store import StoreWriter
     from cromss.geo.bands import SENSORS
-    from cromss.geo.legend import get_legend
+    from cromss.geo.legends import get_legend
 
     path = tmp_path_factory.mktemp("toy") / "store"
     writer = StoreWriter(

@@ -14,7 +14,7 @@ from rasterio.crs import CRS
 from torch import Tensor, nn
 
 from cromss.geo.bands import Normalization, published_normalization
-from cromss.geo.legend import get_legend
+from cromss.geo.legends import get_legend
 from cromss.geo.raster import Grid, write_raster
 from cromss.models.networks import NetworkSpec
 

@@ -10,7 +10,7 @@ import numpy as np
 from cromss.data.record import PlaceRecord
 from cromss.data.store import StoreWriter
 from cromss.geo.bands import SENSORS
-from cromss.geo.legend import LEGENDS
+from cromss.geo.legends import LEGENDS
 
 BANDS = {name: sensor.bands for name, sensor in SENSORS.items()}
 LEGEND = LEGENDS["dynamic_world"]

@@ -145,7 +145,7 @@ def test_other_data_are_refused(whole, toy_store, tmp_path):
     from conftest import toy_records
     from cromss.data.store import StoreWriter
     from cromss.geo.bands import SENSORS
-    from cromss.geo.legend import get_legend
+    from cromss.geo.legends import get_legend
 
     bands = {"s1": SENSORS["s1"].bands, "s2": SENSORS["s2"].bands}
     writer = StoreWriter(tmp_path / "other", legend=get_legend("dynamic_world"), sensors=bands)

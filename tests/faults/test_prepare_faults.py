@@ -23,7 +23,8 @@ from cromss.data.sources.file_patterns import find_files, join_by_id
 from cromss.data.sources.own_images import OwnImages
 from cromss.data.store import Store
 from cromss.errors import CromssError, DamagedFileError, GridError, LabelError, RangeError, StoreError
-from cromss.geo.legend import IGNORE, LEGENDS, get_legend
+from cromss.geo.legend import IGNORE
+from cromss.geo.legends import LEGENDS, get_legend
 from records import contents
 from small_scenes import S2_BANDS, grid, s1_values, s2_values, settings, write_labels, write_s1, write_s2, write_scene
 
@@ -324,7 +325,7 @@ def test_cutting_a_large_scene_into_patches_holds_a_row_of_blocks_and_not_the_sc
     code = """if True:
         import resource, sys
         from cromss.data.sources.own_images import OwnImages
-        from cromss.geo.legend import get_legend
+        from cromss.geo.legends import get_legend
         bands, legend = {"s1": ("VV", "VH")}, get_legend("dynamic_world")
         source = OwnImages({"s1": sys.argv[1]}, legend=legend, bands=bands, tile=256)
         records = iter(source)

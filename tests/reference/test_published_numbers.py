@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from cromss.data.sources.rois_patches import SEN12MS_HOLD_OUT
-from cromss.geo.legend import IGNORE, LEGENDS
+from cromss.geo.legend import IGNORE
+from cromss.geo.legends import LEGENDS
 from cromss.geo.sensor import SENSORS
 
 # Statistics of 50,000 places of SSL4EO-S12, as the scripts of CromSS list them: means, then standard deviations.

@@ -13,7 +13,8 @@ from cromss.data.sources.source import Tally
 from cromss.errors import ConfigError, GridError
 from cromss.geo.align import align, as_measured
 from cromss.geo.bands import SENSORS
-from cromss.geo.legend import IGNORE, get_legend
+from cromss.geo.legend import IGNORE
+from cromss.geo.legends import get_legend
 from small_scenes import S2_BANDS, grid, s1_values, s2_values, write, write_labels, write_s1, write_s2
 
 SIDE = 48

@@ -88,7 +88,7 @@ def test_only_the_chunks_under_a_patch_are_read(tmp_path):
     """A chunk that is damaged shows in the patches over it alone, so memory follows the patch and not the cube."""
     from cromss.data.sources.cube import cube_entries, cube_images
     from cromss.errors import DamagedFileError
-    from cromss.geo.legend import get_legend
+    from cromss.geo.legends import get_legend
 
     rng = np.random.default_rng(0)
     writer = CubeWriter(tmp_path / "c.zarr", grid(80), chunk=40)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cromss.geo.legend import IGNORE, get_legend
+from cromss.geo.legend import IGNORE
+from cromss.geo.legends import get_legend
 from cromss.maps.demo import compare, verdict_on_map
 
 LEGEND = get_legend("dynamic_world")

@@ -8,7 +8,8 @@ import pytest
 from cromss.data.sources.own_images import OwnImages
 from cromss.data.sources.source import Tally
 from cromss.errors import BandError, ConfigError, GridError, LabelError, RangeError
-from cromss.geo.legend import IGNORE, get_legend
+from cromss.geo.legend import IGNORE
+from cromss.geo.legends import get_legend
 from cromss.geo.raster import read_raster, write_raster
 from small_scenes import S2_BANDS, grid, s1_values, s2_values, write_labels, write_s1, write_s2, write_scene
 

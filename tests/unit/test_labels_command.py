@@ -17,7 +17,7 @@ from cromss.data.labelling import labellers
 from cromss.data.labelling.run import label
 from cromss.data.prepare import prepare
 from cromss.errors import BandError, ConfigError, DataError, GridError, LabelError, MissingDataError, RangeError
-from cromss.geo.legend import LEGENDS, get_legend
+from cromss.geo.legends import LEGENDS, get_legend
 from cromss.geo.raster import Grid, read_raster
 from small_scenes import S2_BANDS, grid, s2_values, settings, write, write_labels, write_s2, write_scene
 

@@ -11,7 +11,7 @@ import pytest
 
 from cromss.data.labelling import earth_engine
 from cromss.errors import ConfigError, DataError, MissingDataError
-from cromss.geo.legend import get_legend
+from cromss.geo.legends import get_legend
 from small_scenes import grid
 
 NAMES = get_legend("dynamic_world").names

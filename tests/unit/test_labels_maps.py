@@ -14,7 +14,7 @@ from rasterio.warp import transform as move
 from cromss.data.labelling.catalog import footprint, tile_finder
 from cromss.data.labelling.warped import warp_labels
 from cromss.errors import ConfigError, DamagedFileError, GridError, LabelError, MissingDataError
-from cromss.geo.legend import LEGENDS, get_legend
+from cromss.geo.legends import LEGENDS, get_legend
 from cromss.geo.raster import Grid
 from cromss.geo.remap import REMAPS, read_remap, remap, remap_table
 from small_scenes import grid, write_labels

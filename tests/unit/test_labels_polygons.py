@@ -15,7 +15,7 @@ from rasterio.warp import transform as move
 from cromss.data.labelling.polygons import burn_polygons, read_polygons
 from cromss.data.labelling.tags import DYNAMIC_WORLD_TAGS, OSM13_TAGS, classify_tags, tag_table
 from cromss.errors import ArgumentError, ConfigError, DamagedFileError, GridError, MissingDataError
-from cromss.geo.legend import get_legend
+from cromss.geo.legends import get_legend
 from cromss.geo.raster import Grid, read_raster
 from small_scenes import grid
 

@@ -23,7 +23,7 @@ from cromss.data.labelling.spectral import (
 )
 from cromss.errors import ArgumentError
 from cromss.geo.images import describe_image, read_image
-from cromss.geo.legend import get_legend
+from cromss.geo.legends import get_legend
 from cromss.geo.raster import open_raster, read_raster
 
 NAMES = get_legend("dynamic_world").names

@@ -14,7 +14,7 @@ from cromss.data.sources.layouts import LAYOUTS, Opening, open_source, refuse_pa
 from cromss.data.store_shard import ShardBuilder
 from cromss.errors import ConfigError, StoreError
 from cromss.geo.bands import SENSORS
-from cromss.geo.legend import get_legend
+from cromss.geo.legends import get_legend
 from published_archives import write_expert, write_nol, write_ssl4eo, zip_folder
 from records import contents
 from small_scenes import settings

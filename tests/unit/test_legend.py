@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from cromss.errors import ArgumentError, LabelError, MissingDataError
-from cromss.geo.legend import IGNORE, LEGENDS, Legend, get_legend
+from cromss.geo.legend import IGNORE, Legend
+from cromss.geo.legends import LEGENDS, get_legend
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from cromss.data.sources.source import Tally
 from cromss.data.sources.ssl4eo_s12 import Ssl4eoS12
 from cromss.errors import BandError, ConfigError, DamagedFileError, DataError, GridError, LabelError, MissingDataError
 from cromss.geo.bands import SENSORS
-from cromss.geo.legend import get_legend
+from cromss.geo.legends import get_legend
 from cromss.geo.raster import read_raster
 from published_archives import S2_SEASONS, box, write_expert, write_nol, write_ssl4eo, write_tile, zip_folder
 from records import contents

@@ -14,7 +14,7 @@ from cromss.data.store import Store, StoreWriter
 from cromss.data.store_layout import digest
 from cromss.errors import ConfigError
 from cromss.geo.bands import SENSORS, published_normalization
-from cromss.geo.legend import get_legend
+from cromss.geo.legends import get_legend
 from cromss.geo.raster import read_raster
 from small_scenes import (
     DEM_SECTION,

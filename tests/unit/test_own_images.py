@@ -13,7 +13,7 @@ from cromss.data.prepare import prepare
 from cromss.data.store import Store
 from cromss.data.store_layout import soft_layer
 from cromss.errors import BandError, ConfigError
-from cromss.geo.legend import LEGENDS
+from cromss.geo.legends import LEGENDS
 from cube_scenes import CubeWriter
 from small_scenes import DEM_SECTION, S2_BANDS, dem_values, grid, s2_values, settings, write, write_dem, write_s2
 from stac_scenes import catalogue, item

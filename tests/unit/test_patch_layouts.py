@@ -21,7 +21,7 @@ from cromss.data.sources.patch_layouts import PATCH_LAYOUTS
 from cromss.data.store_shard import ShardBuilder
 from cromss.errors import StoreError
 from cromss.geo.bands import SENSORS
-from cromss.geo.legend import get_legend
+from cromss.geo.legends import get_legend
 from records import contents
 
 ARCHIVES = {

@@ -21,7 +21,7 @@ from cromss.data.sources.own_images import OwnImages
 from cromss.data.store import Store, verify_store
 from cromss.data.survey import Survey
 from cromss.errors import DamagedFileError, DataError, StoreError
-from cromss.geo.legend import LEGENDS
+from cromss.geo.legends import LEGENDS
 from cromss.workers import open_workers
 from records import BANDS, contents, write_store
 from small_scenes import S2_BANDS, s2_values, settings, write_labels, write_s2, write_scene

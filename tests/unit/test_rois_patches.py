@@ -11,7 +11,7 @@ from cromss.data.prepare import prepare
 from cromss.data.sources.rois_patches import IGBP_TO_DFC2020, SEN12MS_HOLD_OUT, igbp_as_dfc2020
 from cromss.data.store import Store
 from cromss.errors import BandError, ConfigError, DataError, GridError, LabelError, MissingDataError
-from cromss.geo.legend import LEGENDS
+from cromss.geo.legends import LEGENDS
 from cromss.geo.raster import read_raster
 from small_scenes import grid, s1_values, s2_values, write
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from cromss.data.season_changes import SeasonChanges
-from cromss.geo.legend import IGNORE, get_legend
+from cromss.geo.legend import IGNORE
+from cromss.geo.legends import get_legend
 
 LEGEND = get_legend("dynamic_world")
 

@@ -9,7 +9,7 @@ from cromss.data.findings import findings
 from cromss.data.prepare import prepare
 from cromss.data.set_statistics import EXAMPLES, SetStatistics, StatisticsByListing
 from cromss.geo.bands import SENSORS
-from cromss.geo.legend import get_legend
+from cromss.geo.legends import get_legend
 from shifted_scenes import record
 from small_scenes import S2_BANDS, s2_values, settings, write_labels, write_s2, write_scene
 

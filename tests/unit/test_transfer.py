@@ -23,7 +23,7 @@ from cromss.errors import (
 )
 from cromss.files import read_json
 from cromss.geo.bands import published_normalization
-from cromss.geo.legend import get_legend
+from cromss.geo.legends import get_legend
 from cromss.models.networks import NetworkSpec, build_network
 from cromss.models.weights import load_encoder
 from cromss.training.checkpoint import load_card, load_network, save_checkpoint

@@ -39,7 +39,7 @@ from cromss.data.survey import Survey, refusal, refusal_row, refuse_other_bands,
 from cromss.errors import ConfigError, CromssError, MissingDataError, StoreError
 from cromss.files import read_json, write_json
 from cromss.geo.bands import SENSORS
-from cromss.geo.legend import get_legend
+from cromss.geo.legends import get_legend
 from cromss.workers import Each, open_workers, require_workers
 
 __all__ = ["REPORT_FILE", "prepare"]

@@ -23,7 +23,8 @@ from cromss.data.store import Store
 from cromss.data.synthetic import SyntheticWorld, synthesize_scene, write_scene
 from cromss.geo.bands import SENSORS
 from cromss.geo.images import read_image
-from cromss.geo.legend import IGNORE, Legend, get_legend
+from cromss.geo.legend import IGNORE, Legend
+from cromss.geo.legends import get_legend
 from cromss.geo.raster import read_raster
 from cromss.maps.benchmark_report import benchmark_report
 from cromss.maps.pictures import encode_png, label_picture, s1_composite, true_colour, weight_picture

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from cromss.errors import BandError, CheckpointError, LabelError, ModelError
 from cromss.geo.bands import published_normalization, resolve_bands
-from cromss.geo.legend import get_legend
+from cromss.geo.legends import get_legend
 from cromss.geo.sensor import SENSORS, Sensor
 from cromss.models.networks import NetworkSpec, build_network
 from cromss.models.restricted_reader import Archive, TensorRef

@@ -30,7 +30,8 @@ from cromss.data.sources.file_patterns import find_files
 from cromss.data.stac_catalogue import day
 from cromss.errors import BandError, ConfigError, MissingDataError, RangeError
 from cromss.geo.images import describe_image, read_image
-from cromss.geo.legend import IGNORE, Legend, get_legend
+from cromss.geo.legend import IGNORE, Legend
+from cromss.geo.legends import get_legend
 from cromss.geo.raster import Grid, Raster, grid_of, open_raster, read_raster, require_same_grid
 from cromss.geo.remap import read_remap, remap, remap_table
 

@@ -29,7 +29,8 @@ from cromss.data.labelling.tally import NOTES, Tally, tally_files, tally_map
 from cromss.data.sources.file_patterns import find_files
 from cromss.errors import ConfigError, DataError, LabelError
 from cromss.files import read_json, write_json
-from cromss.geo.legend import IGNORE, Legend, get_legend
+from cromss.geo.legend import IGNORE, Legend
+from cromss.geo.legends import get_legend
 from cromss.workers import Each, open_workers, require_workers
 
 __all__ = ["REPORT_FILE", "label"]

@@ -18,7 +18,8 @@ from cromss.data.sources.patches import PublishedSplits
 from cromss.data.sources.rois_patches import DFC2020, SEN12MS, RoisLayout, RoisPatches, igbp_as_dfc2020
 from cromss.data.sources.source import Source
 from cromss.errors import ConfigError
-from cromss.geo.legend import LEGENDS, Legend
+from cromss.geo.legend import Legend
+from cromss.geo.legends import LEGENDS
 
 __all__ = ["PATCH_LAYOUTS"]
 

@@ -34,7 +34,8 @@ from cromss.data.sources.source import Orphan, Scene, Tally
 from cromss.errors import BandError, DataError, MissingDataError
 from cromss.geo.bands import SENSORS
 from cromss.geo.images import describe_image, read_image
-from cromss.geo.legend import IGNORE, LEGENDS, Legend
+from cromss.geo.legend import IGNORE, Legend
+from cromss.geo.legends import LEGENDS
 from cromss.geo.raster import Grid, Raster, open_raster, read_pixels
 
 __all__ = ["DFC2020", "IGBP_TO_DFC2020", "SEN12MS", "SEN12MS_HOLD_OUT", "RoisLayout", "RoisPatches", "igbp_as_dfc2020"]

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from cromss.errors import ArgumentError
-from cromss.geo.legend import Legend, LegendClass, get_legend
+from cromss.geo.legend import Legend, LegendClass
+from cromss.geo.legends import get_legend
 
 __all__ = ["SHIFTED_LEGEND", "SyntheticWorld", "World", "months", "season_names", "world_of"]
 
