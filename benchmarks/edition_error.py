@@ -14,7 +14,7 @@ import argparse
 import numpy as np
 
 from cromss.data.store import Store
-from cromss.data.whole_steps import steps_of
+from cromss.data.store.whole_steps import steps_of
 from cromss.geo.bands import SENSORS, published_normalization
 
 

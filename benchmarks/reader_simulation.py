@@ -24,10 +24,10 @@ from pathlib import Path
 
 import numpy as np
 
-from cromss.data.disk_cache import KEPT_SHARE
-from cromss.data.remote_files import CONNECTIONS
 from cromss.data.sampling import BatchOrder
 from cromss.data.store import Store
+from cromss.data.store.disk_cache import KEPT_SHARE
+from cromss.data.store.remote_files import CONNECTIONS
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))

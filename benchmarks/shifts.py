@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cromss.data.shift_survey import ALARM_PX
+from cromss.data.survey.shift_survey import ALARM_PX
 from cromss.geo.legend import IGNORE
 from cromss.geo.raster import read_raster
 from cromss.geo.shifts import Planes, Shift, class_planes, find_peak, image_planes, shift_surface

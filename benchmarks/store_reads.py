@@ -30,7 +30,7 @@ from zlib_ng import zlib_ng
 from cromss.data.dataset import PatchDataset
 from cromss.data.record import PlaceRecord
 from cromss.data.store import EDITIONS, Store, StoreWriter
-from cromss.data.store_layout import INDEX_FILE, META_FILE, digest
+from cromss.data.store.layout import INDEX_FILE, META_FILE, digest
 from cromss.files import read_json, sha256, write_json
 from cromss.geo.bands import SENSORS, published_normalization
 from cromss.geo.legends import LEGENDS
@@ -150,7 +150,7 @@ def measure_opening(folder: Path) -> None:
     code = (
         "import re, sys, time\n"
         "from pathlib import Path\n"
-        "from cromss.data.store_reader import Store\n"
+        "from cromss.data.store.reader import Store\n"
         # not ru_maxrss, which a child process inherits
         "peak = lambda: int(re.search(r'VmHWM:\\s*(\\d+)', Path('/proc/self/status').read_text())[1]) / 1024\n"
         "before, start = peak(), time.process_time()\n"

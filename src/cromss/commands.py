@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from cromss.config import BenchmarkConfig, DemoConfig, ExportConfig, ImportConfig, PretrainConfig, VerifyConfig
-from cromss.data.remote_source import is_remote
 from cromss.data.store import Store, verify_store
+from cromss.data.store.remote_source import is_remote
 from cromss.errors import ConfigError, MissingDataError
 from cromss.maps.benchmark_report import write_benchmark_report
 from cromss.maps.demo import run_demo

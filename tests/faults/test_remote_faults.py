@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from cromss.cli import main
-from cromss.data import remote_source
-from cromss.data.store import Store, verify_store
+from cromss.data.store import Store, remote_source, verify_store
 from cromss.errors import ConfigError, CromssError, DamagedFileError, MissingDataError, StoreError
 from records import make_record, write_store
 from remote_server import FileServer, serving

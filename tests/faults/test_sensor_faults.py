@@ -12,7 +12,7 @@ from cromss.config import PretrainConfig
 from cromss.data.dataset import PatchDataset
 from cromss.data.prepare import prepare
 from cromss.data.store import Store
-from cromss.data.store_layout import digest
+from cromss.data.store.layout import digest
 from cromss.errors import BandError, ConfigError, CromssError, MissingDataError, RangeError, StoreError
 from cromss.geo.bands import Normalization
 from cromss.training.pretrain_setup import normalizations_of

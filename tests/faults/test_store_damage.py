@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from cromss.data.store import Store, StoreWriter, verify_store
-from cromss.data.store_layout import read_header
+from cromss.data.store.layout import read_header
 from cromss.errors import CromssError, DamagedFileError, DataError, StoreError
 from records import BANDS, LEGEND, contents, make_record, write_store
 

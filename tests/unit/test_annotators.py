@@ -16,7 +16,7 @@ from cromss.data.dataset import PatchDataset, collate
 from cromss.data.prepare import prepare
 from cromss.data.record import PlaceRecord
 from cromss.data.store import Store, StoreWriter
-from cromss.data.store_verify import verify_store
+from cromss.data.store.verify import verify_store
 from cromss.errors import ConfigError, GridError, LabelError, MissingDataError, StoreError
 from cromss.geo.bands import published_normalization
 from cromss.geo.raster import read_raster

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cromss.data.band_statistics import BINS, BandCounts, bin_edges
+from cromss.data.survey.band_statistics import BINS, BandCounts, bin_edges
 from cromss.geo.bands import SENSORS
 from cromss.geo.images import describe_image, read_image
 from cromss.geo.raster import open_raster, read_raster

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cromss.data.clouds import CLEAR, CLOUD, UNKNOWN, parse_cloud_values
-from cromss.data.findings import _clouds as findings_of
 from cromss.data.prepare import prepare
 from cromss.data.store import Store
+from cromss.data.survey.clouds import CLEAR, CLOUD, UNKNOWN, parse_cloud_values
+from cromss.data.survey.findings import _clouds as findings_of
 from cromss.errors import ConfigError, DataError, RangeError
 from cromss.geo.raster import read_raster
 from cromss.maps.prepare_report import prepare as prepare_with_page

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cromss.data.disk_cache import DEFAULT_LIMIT, DiskCache, default_limit
+from cromss.data.store.disk_cache import DEFAULT_LIMIT, DiskCache, default_limit
 from cromss.errors import ConfigError, StoreError
 
 

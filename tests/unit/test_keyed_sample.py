@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from cromss.data.keyed_sample import KeyedSample, key_bound, sample_key
+from cromss.data.survey.keyed_sample import KeyedSample, key_bound, sample_key
 
 NAMES = [f"place{number}" for number in range(500)]
 

@@ -11,7 +11,7 @@ from cromss.cli import read_config
 from cromss.config import Layout, PrepareConfig
 from cromss.data.prepare import prepare
 from cromss.data.sources.layouts import LAYOUTS, Opening, open_source, refuse_patterns
-from cromss.data.store_shard import ShardBuilder
+from cromss.data.store.shard import ShardBuilder
 from cromss.errors import ConfigError, StoreError
 from cromss.geo.bands import SENSORS
 from cromss.geo.legends import get_legend

@@ -11,7 +11,7 @@ from conftest import toy_records
 from cromss.data.prepare import prepare
 from cromss.data.sensor_section import plan_sensors
 from cromss.data.store import Store, StoreWriter
-from cromss.data.store_layout import digest
+from cromss.data.store.layout import digest
 from cromss.errors import ConfigError
 from cromss.geo.bands import SENSORS, published_normalization
 from cromss.geo.legends import get_legend

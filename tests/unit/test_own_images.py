@@ -11,7 +11,7 @@ pytest.importorskip("pystac_client", reason="needs the extra `stac`")
 
 from cromss.data.prepare import prepare
 from cromss.data.store import Store
-from cromss.data.store_layout import soft_layer
+from cromss.data.store.layout import soft_layer
 from cromss.errors import BandError, ConfigError
 from cromss.geo.legends import LEGENDS
 from cube_scenes import CubeWriter

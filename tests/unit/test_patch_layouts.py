@@ -18,7 +18,7 @@ from cromss.data.prepare import prepare
 from cromss.data.sources.layouts import open_source
 from cromss.data.sources.opening import Opening
 from cromss.data.sources.patch_layouts import PATCH_LAYOUTS
-from cromss.data.store_shard import ShardBuilder
+from cromss.data.store.shard import ShardBuilder
 from cromss.errors import StoreError
 from cromss.geo.bands import SENSORS
 from cromss.geo.legends import get_legend

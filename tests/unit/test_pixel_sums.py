@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cromss.data.pixel_sums import pixel_sums
+from cromss.data.survey.pixel_sums import pixel_sums
 
 
 @pytest.mark.parametrize("kind", ["uint16", "float32", "int32", "uint8"])

@@ -10,7 +10,7 @@ import pytest
 
 from cromss.data.prepare import REPORT_FILE, prepare
 from cromss.data.store import Store, verify_store
-from cromss.data.store_shard import ShardBuilder
+from cromss.data.store.shard import ShardBuilder
 from cromss.errors import BandError, ConfigError, DataError, StoreError
 from cromss.geo.legend import IGNORE
 from cromss.geo.raster import read_raster, write_raster

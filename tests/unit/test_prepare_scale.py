@@ -15,11 +15,11 @@ from cromss.data.batches import Batch, make_batches
 from cromss.data.preparation import Preparation, Prepared, prepare_batch, write_batch
 from cromss.data.prepare import prepare
 from cromss.data.record import PlaceRecord
-from cromss.data.set_statistics import SetStatistics
 from cromss.data.sources.layouts import Opening
 from cromss.data.sources.own_images import OwnImages
 from cromss.data.store import Store, verify_store
-from cromss.data.survey import Survey
+from cromss.data.survey.scene_survey import Survey
+from cromss.data.survey.set_statistics import SetStatistics
 from cromss.errors import DamagedFileError, DataError, StoreError
 from cromss.geo.legends import LEGENDS
 from cromss.workers import open_workers
@@ -101,7 +101,7 @@ def shards_of(store: Path) -> list[Path]:
 
 @pytest.mark.parametrize("cut", CUTS, ids=str)
 def test_a_store_holds_what_a_writer_holds_that_is_given_every_place(cut, root, tmp_path, monkeypatch):
-    monkeypatch.setattr("cromss.data.store_shard.SHARD_BYTES", 5 * 8 * 8 * 33)
+    monkeypatch.setattr("cromss.data.store.shard.SHARD_BYTES", 5 * 8 * 8 * 33)
     prepare(settings(root, tmp_path / "prepared", **cut))
     source = folders(root, tile=cut.get("tile"), products={"s1": "GRD"}, split_of=lambda place: "train")
     write_store(tmp_path / "given", iter(source), **{name: value for name, value in cut.items() if name != "tile"})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cromss.data.season_changes import SeasonChanges
+from cromss.data.survey.season_changes import SeasonChanges
 from cromss.geo.legend import IGNORE
 from cromss.geo.legends import get_legend
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from torch import nn
 
-from cromss.data.band_moments import BandMoments
 from cromss.data.sources.own_images import _LAYERS, ROLES
-from cromss.data.store_layout import LABEL_KINDS, PROBABILITIES
+from cromss.data.store.layout import LABEL_KINDS, PROBABILITIES
+from cromss.data.survey.band_moments import BandMoments
 from cromss.errors import ArgumentError, BandError, MissingDataError
 from cromss.geo.bands import band_name, get_sensor, known_sensor, published_normalization, resolve_bands
 from cromss.geo.sensor import RESERVED, SENSORS, Sensor

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cromss.data.findings import findings
 from cromss.data.prepare import prepare
-from cromss.data.set_statistics import EXAMPLES, SetStatistics, StatisticsByListing
+from cromss.data.survey.findings import findings
+from cromss.data.survey.set_statistics import EXAMPLES, SetStatistics, StatisticsByListing
 from cromss.geo.bands import SENSORS
 from cromss.geo.legends import get_legend
 from shifted_scenes import record

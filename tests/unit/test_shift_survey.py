@@ -8,8 +8,8 @@ import math
 import numpy as np
 import pytest
 
-from cromss.data import shift_survey
-from cromss.data.shift_survey import ShiftSurvey
+from cromss.data.survey import shift_survey
+from cromss.data.survey.shift_survey import ShiftSurvey
 from cromss.geo.bands import SENSORS
 from cromss.geo.shifts import REACH_PX
 from shifted_scenes import record

@@ -15,8 +15,8 @@ from cromss.data.prepare import prepare
 from cromss.data.record import PlaceRecord
 from cromss.data.soft_labels import levels_of, levels_of_labels, likeliest
 from cromss.data.store import Store, StoreWriter
-from cromss.data.store_layout import soft_layers
-from cromss.data.store_verify import verify_store
+from cromss.data.store.layout import soft_layers
+from cromss.data.store.verify import verify_store
 from cromss.errors import ArgumentError, ConfigError, LabelError, StoreError
 from cromss.geo.bands import published_normalization
 from cromss.geo.raster import read_raster

@@ -17,7 +17,7 @@ from cromss.data.label_window import shares_of
 from cromss.data.record import PlaceRecord
 from cromss.data.soft_labels import levels_of, likeliest, settle, usable_levels
 from cromss.data.store import Store, StoreWriter
-from cromss.data.store_verify import verify_store
+from cromss.data.store.verify import verify_store
 from cromss.errors import ArgumentError, DamagedFileError, LabelError, StoreError
 from cromss.geo.bands import published_normalization
 from cromss.method import label_prior

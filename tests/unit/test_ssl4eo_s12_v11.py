@@ -10,12 +10,12 @@ import zipfile
 import numpy as np
 import pytest
 
-from cromss.data.clouds import parse_cloud_values
 from cromss.data.prepare import prepare
 from cromss.data.sources.source import Tally
 from cromss.data.sources.ssl4eo_s12_v11 import Ssl4eoS12V11
 from cromss.data.sources.zarr_shard import ZarrShard, decode_times
 from cromss.data.store import Store
+from cromss.data.survey.clouds import parse_cloud_values
 from cromss.errors import BandError, ConfigError, DamagedFileError, GridError, MissingDataError, RangeError
 from cromss.geo.bands import SENSORS
 from published_archives import cloud_mask, write_shard, write_v11, zip_folder

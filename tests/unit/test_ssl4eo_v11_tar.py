@@ -8,12 +8,12 @@ import shutil
 import numpy as np
 import pytest
 
-from cromss.data.clouds import parse_cloud_values
 from cromss.data.prepare import prepare
 from cromss.data.sources.source import Tally
 from cromss.data.sources.ssl4eo_s12_v11 import Ssl4eoS12V11
 from cromss.data.sources.tar_shard import TarShard
 from cromss.data.store import Store
+from cromss.data.survey.clouds import parse_cloud_values
 from cromss.errors import DamagedFileError, DataError, MissingDataError, RangeError
 from cromss.geo.bands import SENSORS
 from published_archives import cloud_mask, sample_arrays, tar_member, write_tar, write_v11_tar

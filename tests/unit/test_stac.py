@@ -18,7 +18,7 @@ from cromss.data.sources.stac_items import find_items  # noqa: E402
 from cromss.data.sources.stac_section import plan_stac  # noqa: E402
 from cromss.data.store import Store  # noqa: E402
 from cromss.errors import DamagedFileError  # noqa: E402
-from cromss.geo.legend import get_legend  # noqa: E402
+from cromss.geo.legends import get_legend  # noqa: E402
 from small_scenes import settings  # noqa: E402
 from stac_api import serving  # noqa: E402
 from stac_scenes import band_files, catalogue, item  # noqa: E402

@@ -14,9 +14,9 @@ from affine import Affine
 from rasterio.crs import CRS
 from safetensors.numpy import load_file
 
-from cromss.data import store_files
 from cromss.data.store import Store, StoreWriter, verify_store
-from cromss.data.whole_steps import WholeSteps
+from cromss.data.store import files as store_files
+from cromss.data.store.whole_steps import WholeSteps
 from cromss.errors import (
     ArgumentError,
     BandError,
@@ -167,7 +167,7 @@ def test_a_store_written_in_pieces_is_the_same_byte_for_byte(tmp_path: Path, edi
 
 
 def test_a_shard_is_also_full_by_its_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cromss.data.store_shard.SHARD_BYTES", 1)
+    monkeypatch.setattr("cromss.data.store.shard.SHARD_BYTES", 1)
     write_store(tmp_path / "store", [make_record(number) for number in range(3)])
     assert len(list((tmp_path / "store/shards").iterdir())) == 3
 

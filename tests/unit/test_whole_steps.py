@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from cromss.data.whole_steps import WholeSteps, steps_of
+from cromss.data.store.whole_steps import WholeSteps, steps_of
 from cromss.errors import ArgumentError, RangeError
 from cromss.geo.sensor import SENSORS, Sensor
 

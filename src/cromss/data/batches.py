@@ -12,8 +12,8 @@ from pathlib import Path
 
 from cromss.data.record import PlaceRecord
 from cromss.data.sources.source import Scene, Source
-from cromss.data.store_layout import SHARD_FOLDER, batch_shard_name, read_header
-from cromss.data.store_shard import SHARD_BYTES, ShardBuilder
+from cromss.data.store.layout import SHARD_FOLDER, batch_shard_name, read_header
+from cromss.data.store.shard import SHARD_BYTES, ShardBuilder
 
 __all__ = ["Batch", "BatchShards", "batch_shards_in", "make_batches"]
 

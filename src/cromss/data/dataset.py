@@ -26,8 +26,8 @@ from cromss.data.augment import Geometry, draw_geometry
 from cromss.data.label_window import PriorMaker, shares_of
 from cromss.data.sampling import SampleKey
 from cromss.data.soft_labels import levels_of_labels
-from cromss.data.store_layout import PROBABILITIES, soft_layer
-from cromss.data.store_reader import Store
+from cromss.data.store.layout import PROBABILITIES, soft_layer
+from cromss.data.store.reader import Store
 from cromss.errors import ArgumentError, BandError, MissingDataError
 from cromss.geo.bands import Normalization
 from cromss.geo.legend import IGNORE

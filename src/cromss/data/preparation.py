@@ -12,11 +12,11 @@ from functools import cached_property
 from pathlib import Path
 
 from cromss.data.batches import Batch, BatchShards
-from cromss.data.set_statistics import SetStatistics, StatisticsByListing
 from cromss.data.sources.layouts import Opening, open_source
 from cromss.data.sources.source import Source
-from cromss.data.store_shard import ShardBuilder
-from cromss.data.survey import Survey, survey_scene
+from cromss.data.store.shard import ShardBuilder
+from cromss.data.survey.scene_survey import Survey, survey_scene
+from cromss.data.survey.set_statistics import SetStatistics, StatisticsByListing
 from cromss.errors import StoreError
 from cromss.geo.raster import many_rasters
 from cromss.memory import keep_freed_memory

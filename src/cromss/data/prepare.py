@@ -21,21 +21,21 @@ from rich.console import Console
 from rich.progress import track
 
 from cromss.config import PrepareConfig
-from cromss.data.annotator_counts import summarize_annotators
 from cromss.data.batches import Batch, batch_shards_in, make_batches
-from cromss.data.clouds import summarize_clouds, told_by
-from cromss.data.findings import findings
 from cromss.data.preparation import Preparation, Prepared, prepare_batch, write_batch
 from cromss.data.sensor_section import plan_sensors
-from cromss.data.set_statistics import SetStatistics, StatisticsByListing
-from cromss.data.shift_survey import require_limit
 from cromss.data.sources.layouts import Opening, settled
 from cromss.data.sources.source import Scene, Source
-from cromss.data.split_survey import drawn_blocks, too_near
 from cromss.data.splits import draw_split, read_split_table, require_split_values
-from cromss.data.store_layout import META_FILE, SHARD_FOLDER
-from cromss.data.store_writer import finish_store, remove_unfinished
-from cromss.data.survey import Survey, refusal, refusal_row, refuse_other_bands, summarize
+from cromss.data.store.layout import META_FILE, SHARD_FOLDER
+from cromss.data.store.writer import finish_store, remove_unfinished
+from cromss.data.survey.annotator_counts import summarize_annotators
+from cromss.data.survey.clouds import summarize_clouds, told_by
+from cromss.data.survey.findings import findings
+from cromss.data.survey.scene_survey import Survey, refusal, refusal_row, refuse_other_bands, summarize
+from cromss.data.survey.set_statistics import SetStatistics, StatisticsByListing
+from cromss.data.survey.shift_survey import require_limit
+from cromss.data.survey.split_survey import drawn_blocks, too_near
 from cromss.errors import ConfigError, CromssError, MissingDataError, StoreError
 from cromss.files import read_json, write_json
 from cromss.geo.bands import SENSORS

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cromss.data.value_counts import value_counts
+from cromss.data.survey.value_counts import value_counts
 from cromss.errors import ArgumentError
 from cromss.geo.legend import IGNORE
 from cromss.geo.raster import Grid

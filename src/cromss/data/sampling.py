@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cromss.data.store_reader import Store
+from cromss.data.store.reader import Store
 from cromss.errors import ArgumentError
 
 __all__ = ["BatchOrder", "EvaluationOrder", "SampleKey"]

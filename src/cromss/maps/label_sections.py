@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from cromss.data.clouds import told_by
+from cromss.data.survey.clouds import told_by
 from cromss.maps.report import Cell, Estimate, Section, Table
 
 __all__ = ["label_sections"]

@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw, ImageFont
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 
-from cromss.data.set_statistics import picture_bands
+from cromss.data.survey.set_statistics import picture_bands
 from cromss.errors import ArgumentError, BandError, DamagedFileError, LabelError
 from cromss.files import commit
 from cromss.geo.legend import IGNORE, Legend

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from cromss.config import PrepareConfig
-from cromss.data.band_statistics import bin_edges
 from cromss.data.blocks import blocks_in_words
 from cromss.data.prepare import prepare as prepare_store
-from cromss.data.set_statistics import Example, SetStatistics, picture_bands
-from cromss.data.shift_survey import ALARM_PX
 from cromss.data.sources.file_patterns import ONLY_SEASON
+from cromss.data.survey.band_statistics import bin_edges
+from cromss.data.survey.set_statistics import Example, SetStatistics, picture_bands
+from cromss.data.survey.shift_survey import ALARM_PX
 from cromss.geo.legend import Legend
 from cromss.maps.figures import bars_figure, offsets_figure, ridges_figure
 from cromss.maps.label_sections import label_sections

@@ -36,7 +36,7 @@ from cromss.data.sources.own_images import OwnImages
 from cromss.data.sources.role_sections import NO_NAMES, Entry, Known, is_map, role_entries
 from cromss.data.sources.zarr_folder import ZarrArray, ZarrFolder
 from cromss.data.sources.zarr_shard import decode_times
-from cromss.data.store_layout import is_soft_layer
+from cromss.data.store.layout import is_soft_layer
 from cromss.errors import BandError, ConfigError, DamagedFileError, GridError, RangeError
 from cromss.geo.raster import Grid
 from cromss.geo.virtual import VirtualRaster, power_to_db

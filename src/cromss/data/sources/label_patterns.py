@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from cromss.config import PrepareConfig
-from cromss.data.clouds import CloudValues, parse_cloud_values
 from cromss.data.sources.opening import Opening, default_of
 from cromss.data.sources.role_sections import check_annotators, require_owners
-from cromss.data.store_layout import label_layers, soft_layer
+from cromss.data.store.layout import label_layers, soft_layer
+from cromss.data.survey.clouds import CloudValues, parse_cloud_values
 from cromss.errors import ConfigError
 
 __all__ = ["cloud_values_of", "label_patterns"]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from cromss.data.soft_labels import as_probabilities, class_order, fill_up, levels_of, likeliest, settle
 from cromss.data.sources.source import Tally
-from cromss.data.store_layout import is_label_layer, is_soft_layer, label_layer, soft_layer
+from cromss.data.store.layout import is_label_layer, is_soft_layer, label_layer, soft_layer
 from cromss.errors import LabelError
 from cromss.geo.align import Alignment
 from cromss.geo.legend import IGNORE, Legend

@@ -12,7 +12,6 @@ import functools
 from collections.abc import Callable, Collection, Container, Mapping
 from typing import Any
 
-from cromss.data.clouds import parse_cloud_values
 from cromss.data.sources.cube import cube_entries, cube_images
 from cromss.data.sources.label_patterns import cloud_values_of, label_patterns
 from cromss.data.sources.noldo_labels import NolLabels
@@ -26,6 +25,7 @@ from cromss.data.sources.ssl4eo_s12_v11 import MODALITIES, Ssl4eoS12V11
 from cromss.data.sources.stac import stac_images
 from cromss.data.sources.stac_items import find_items
 from cromss.data.sources.stac_section import plan_stac
+from cromss.data.survey.clouds import parse_cloud_values
 from cromss.errors import ConfigError
 
 __all__ = ["LAYOUTS", "Opening", "open_source", "refuse_patterns", "settled"]

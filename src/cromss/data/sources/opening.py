@@ -16,7 +16,7 @@ from cromss.data.blocks import SplitBlocks
 from cromss.data.sources.own_images import ROLES
 from cromss.data.sources.role_sections import Known, annotators_of
 from cromss.data.sources.stac_items import FoundItems
-from cromss.data.store_layout import label_layers
+from cromss.data.store.layout import label_layers
 from cromss.errors import ConfigError
 from cromss.geo.legend import Legend
 from cromss.geo.sensor import SENSORS, Sensor

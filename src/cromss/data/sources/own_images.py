@@ -17,7 +17,7 @@ from cromss.data.record import PlaceRecord
 from cromss.data.sources.file_patterns import Found, find_files, join_by_id
 from cromss.data.sources.raster_scenes import SceneReader
 from cromss.data.sources.source import Orphan, Scene, Tally
-from cromss.data.store_layout import is_label_layer, is_soft_layer, label_layer
+from cromss.data.store.layout import is_label_layer, is_soft_layer, label_layer
 from cromss.errors import ConfigError
 from cromss.geo.images import ImageFacts, describe_image
 from cromss.geo.raster import Grid, open_raster

@@ -21,7 +21,6 @@ import rasterio
 from numpy.typing import NDArray
 
 from cromss.data.blocks import NEAR_ANOTHER_SPLIT, SplitBlocks
-from cromss.data.clouds import CLOUD, CloudValues
 from cromss.data.record import PlaceRecord
 from cromss.data.sources.label_rasters import (
     hide,
@@ -36,7 +35,8 @@ from cromss.data.sources.scene_windows import bytes_under_a_row, pixels_left_ove
 from cromss.data.sources.source import Scene, Tally
 from cromss.data.sources.usable import require_usable
 from cromss.data.splits import majority_split
-from cromss.data.store_layout import is_soft_layer
+from cromss.data.store.layout import is_soft_layer
+from cromss.data.survey.clouds import CLOUD, CloudValues
 from cromss.errors import BandError, ConfigError, LabelError
 from cromss.geo.align import Alignment, Method, align, as_measured, read_nearest
 from cromss.geo.images import ImageFacts, read_image

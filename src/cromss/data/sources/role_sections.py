@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cromss.data.store_layout import is_label_layer, label_layers, soft_layer
+from cromss.data.store.layout import is_label_layer, label_layers, soft_layer
 from cromss.errors import ConfigError
 from cromss.geo.bands import SENSORS, nearest
 

@@ -18,13 +18,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cromss.data.clouds import CloudValues
 from cromss.data.record import PlaceRecord
 from cromss.data.sources.source import Orphan, Scene, Tally
 from cromss.data.sources.ssl4eo_v11_sample import SPLITS, TIMES, Edition, SensorImage, Shard
 from cromss.data.sources.ssl4eo_v11_tar import TAR_EDITION
 from cromss.data.sources.ssl4eo_v11_zarr import ZARR_EDITION
 from cromss.data.sources.usable import require_usable
+from cromss.data.survey.clouds import CloudValues
 from cromss.errors import DamagedFileError, DataError, MissingDataError
 from cromss.geo.bands import require_product_bands
 from cromss.geo.raster import require_same_grid

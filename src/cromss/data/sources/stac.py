@@ -25,7 +25,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from cromss.data.sources.own_images import OwnImages
 from cromss.data.sources.role_sections import is_map
 from cromss.data.sources.stac_items import FoundItems, StacItem
-from cromss.data.store_layout import is_soft_layer
+from cromss.data.store.layout import is_soft_layer
 from cromss.errors import DamagedFileError, DataError, RangeError
 from cromss.geo.align import Alignment, Method, align
 from cromss.geo.raster import grid_of, open_raster, read_pixels, require_same_grid

@@ -20,7 +20,7 @@ from typing import Any
 from cromss.config import SynthesizeConfig
 from cromss.data.record import PlaceRecord
 from cromss.data.store import Store, StoreWriter
-from cromss.data.store_layout import read_header, shard_name
+from cromss.data.store.layout import read_header, shard_name
 from cromss.data.synthetic.measures import LabelTally
 from cromss.data.synthetic.scenes import make_place, place_id, recipe
 from cromss.data.synthetic.worlds import SyntheticWorld

@@ -84,7 +84,7 @@ class BandCounts:
         values_BN = image_BHW.reshape(len(self.bands), -1) if valid_HW.all() else image_BHW[:, valid_HW]
         if not values_BN.size:
             return
-        from cromss.data.pixel_sums import pixel_sums  # the compiler is loaded where pixels are counted
+        from cromss.data.survey.pixel_sums import pixel_sums  # the compiler is loaded where pixels are counted
 
         histogram_BN, total_B, squares_B = pixel_sums(
             np.ascontiguousarray(values_BN), self._low, self._step, self.histogram_BN.shape[1]

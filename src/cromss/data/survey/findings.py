@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from cromss.data.clouds import told_by
-from cromss.data.shift_survey import ALARM_PX
+from cromss.data.survey.clouds import told_by
+from cromss.data.survey.shift_survey import ALARM_PX
 from cromss.geo.sensor import SENSORS
 
 __all__ = ["findings"]

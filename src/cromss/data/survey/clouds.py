@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cromss.data.band_statistics import CIRRUS_DN
 from cromss.data.record import PlaceRecord
-from cromss.data.value_counts import value_counts
+from cromss.data.survey.band_statistics import CIRRUS_DN
+from cromss.data.survey.value_counts import value_counts
 from cromss.errors import ConfigError, RangeError
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Write a training store: places in, shards, index and description out (see store_layout for the files).
+"""Write a training store: places in, shards, index and description out (see `store.layout` for the files).
 
 Each shard appears whole or not at all, so a writer that was killed is continued by making it again on the same folder:
 `done` says which places are safe, and a store written in pieces is the same, byte for byte, as one written at once.
@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cromss.data.record import PlaceRecord
-from cromss.data.store_layout import (
+from cromss.data.store.layout import (
     INDEX_FILE,
     META_FILE,
     SHARD_FOLDER,
@@ -28,7 +28,7 @@ from cromss.data.store_layout import (
     read_header,
     shard_name,
 )
-from cromss.data.store_shard import EDITIONS, ShardBuilder
+from cromss.data.store.shard import EDITIONS, ShardBuilder
 from cromss.errors import StoreError
 from cromss.files import commit, remove_stale, sha256, write_json
 from cromss.geo.bands import SENSORS, Normalization

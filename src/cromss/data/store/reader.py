@@ -1,8 +1,8 @@
 """Read a training store: any (place, season) at once, every byte checked.
 
 In: the folder that a StoreWriter finished, or its address. Out: arrays in the store's types. One read is a run of
-bytes for neighbouring arrays, at offsets from the index, and a CRC32 an array; `store_files` and `remote_files` get
-the bytes.
+bytes for neighbouring arrays, at offsets from the index, and a CRC32 an array; `store.files` and `store.remote_files`
+get the bytes.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from numpy.typing import NDArray
 from rasterio.crs import CRS
 
 from cromss.data.record import SPLITS
-from cromss.data.remote_files import RemoteFiles
-from cromss.data.remote_source import is_remote
-from cromss.data.store_files import LocalFiles, StoreFiles, Wanted, cut
-from cromss.data.store_index import EXTENT_PARTS, check_index, index_bytes, numbers, read_index, read_meta
-from cromss.data.store_layout import LABEL_KINDS, digest, is_soft_layer, label_layers, layers_of, soft_layers
-from cromss.data.whole_steps import WholeSteps
+from cromss.data.store.files import LocalFiles, StoreFiles, Wanted, cut
+from cromss.data.store.index import EXTENT_PARTS, check_index, index_bytes, numbers, read_index, read_meta
+from cromss.data.store.layout import LABEL_KINDS, digest, is_soft_layer, label_layers, layers_of, soft_layers
+from cromss.data.store.remote_files import RemoteFiles
+from cromss.data.store.remote_source import is_remote
+from cromss.data.store.whole_steps import WholeSteps
 from cromss.errors import ArgumentError, CromssError, DamagedFileError, MissingDataError, StoreError
 from cromss.geo.bands import Normalization, known_sensor
 from cromss.geo.legend import Legend

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cromss.data.keyed_sample import KeyedSample, key_bound, sample_key
 from cromss.data.record import PlaceRecord
+from cromss.data.survey.keyed_sample import KeyedSample, key_bound, sample_key
 from cromss.errors import ConfigError
 from cromss.geo.shifts import REACH_PX, Planes, Shift, class_planes, find_peak, image_planes, shift_surface
 

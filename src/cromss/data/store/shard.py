@@ -3,7 +3,7 @@
 In: the settings of a store, then records. Out: a file that is there whole or not at all, and its SHA-256.
 
     edition "native":  values as the source gave them (s1 float32 dB, s2 uint16 DN)
-    edition "int16":   whole steps of the sensor's valid range (`whole_steps`); the least number where invalid
+    edition "int16":   whole steps of the sensor's valid range (`store.whole_steps`); the least number where invalid
     edition "uint8":   floor(255 * clip((x - (mean - 2 std)) / (4 std), 0, 1)), the published scaling; 0 where invalid
 """
 
@@ -21,8 +21,8 @@ from zlib_ng.zlib_ng import crc32  # the CRC32 of zlib, about five times as fast
 
 from cromss.data.record import PlaceRecord
 from cromss.data.soft_labels import ONE, usable_levels
-from cromss.data.store_layout import FORMAT, METADATA_KEY, PROBABILITIES, array_name, label_layers, soft_layer
-from cromss.data.whole_steps import steps_of
+from cromss.data.store.layout import FORMAT, METADATA_KEY, PROBABILITIES, array_name, label_layers, soft_layer
+from cromss.data.store.whole_steps import steps_of
 from cromss.errors import BandError, LabelError, RangeError, StoreError
 from cromss.files import commit, sha256
 from cromss.geo.bands import SENSORS, Normalization, published_normalization

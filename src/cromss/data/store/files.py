@@ -1,7 +1,7 @@
 """The files of a store in a folder of this machine: whole files, and runs of neighbouring arrays by pread.
 
 In: the name of a file of the store and the arrays wanted of it. Out: their bytes in a buffer, and which of them are not
-what was written. `remote_files` has the same methods for a store behind an address; `Store` knows no difference.
+what was written. `store.remote_files` has the same methods for a store behind an address; `Store` knows no difference.
 Nothing is mapped into memory: a file that shrinks while it is read gives an error, not a signal. File handles belong to
 one process, and are opened when first needed.
 """
@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from zlib_ng.zlib_ng import crc32  # the CRC32 of zlib, about five times as fast
 
-from cromss.data.store_layout import META_FILE, SHARD_FOLDER
+from cromss.data.store.layout import META_FILE, SHARD_FOLDER
 from cromss.errors import DamagedFileError, MissingDataError, StoreError
 
 __all__ = ["LocalFiles", "StoreFiles", "Wanted", "cut", "runs", "wrong_parts"]

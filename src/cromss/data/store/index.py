@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from cromss.data.store_files import StoreFiles
-from cromss.data.store_layout import FORMAT, INDEX_FILE, META_FILE, digest, is_soft_layer, layers_of
+from cromss.data.store.files import StoreFiles
+from cromss.data.store.layout import FORMAT, INDEX_FILE, META_FILE, digest, is_soft_layer, layers_of
 from cromss.errors import DamagedFileError, StoreError
 
 __all__ = ["EXTENT_PARTS", "check_index", "index_bytes", "numbers", "read_index", "read_meta"]

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cromss.data.record import PlaceRecord
-from cromss.data.store_layout import label_layers
+from cromss.data.store.layout import label_layers
 from cromss.geo.legend import IGNORE, Legend
 
 __all__ = ["AnnotatorCounts", "summarize_annotators"]

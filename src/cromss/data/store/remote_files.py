@@ -24,10 +24,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cromss.data.disk_cache import DiskCache, default_folder, default_limit
-from cromss.data.remote_source import RemoteSource
-from cromss.data.store_files import Wanted, cut, wrong_parts
-from cromss.data.store_layout import META_FILE
+from cromss.data.store.disk_cache import DiskCache, default_folder, default_limit
+from cromss.data.store.files import Wanted, cut, wrong_parts
+from cromss.data.store.layout import META_FILE
+from cromss.data.store.remote_source import RemoteSource
 from cromss.errors import MissingDataError
 
 __all__ = ["CONNECTIONS", "RemoteFiles"]
@@ -43,7 +43,7 @@ _Job = tuple[int, list[Wanted]]
 
 
 class RemoteFiles:
-    """The files of the store at `address`; cache: folder and bytes, None for the defaults of `disk_cache`."""
+    """The files of the store at `address`; cache: folder and bytes, None for the defaults of `store.disk_cache`."""
 
     remote = True
 

@@ -13,7 +13,7 @@ from cromss.data.blocks import NEAR_ANOTHER_SPLIT, Neighbours, SplitBlocks, coun
 from cromss.data.preparation import Preparation
 from cromss.data.sources.own_images import OwnImages
 from cromss.data.sources.source import Scene
-from cromss.data.survey import Survey
+from cromss.data.survey.scene_survey import Survey
 from cromss.errors import DataError, MissingDataError
 from cromss.geo.raster import Grid
 from cromss.workers import Each

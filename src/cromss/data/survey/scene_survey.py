@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from cromss.data.annotator_counts import AnnotatorCounts
-from cromss.data.clouds import CloudCounts
 from cromss.data.record import PlaceRecord
-from cromss.data.set_statistics import SetStatistics
-from cromss.data.shift_survey import PlaceShift
 from cromss.data.sources.source import Scene, Source, Tally
+from cromss.data.survey.annotator_counts import AnnotatorCounts
+from cromss.data.survey.clouds import CloudCounts
+from cromss.data.survey.set_statistics import SetStatistics
+from cromss.data.survey.shift_survey import PlaceShift
 from cromss.errors import BandError, DataError, GridError
 from cromss.geo.legend import IGNORE, Legend
 

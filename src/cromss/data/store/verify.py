@@ -14,9 +14,9 @@ from typing import Any
 
 from zlib_ng.zlib_ng import crc32
 
-from cromss.data.remote_source import is_remote
-from cromss.data.store_layout import INDEX_FILE, META_FILE, ShardHeader, read_header
-from cromss.data.store_reader import Store
+from cromss.data.store.layout import INDEX_FILE, META_FILE, ShardHeader, read_header
+from cromss.data.store.reader import Store
+from cromss.data.store.remote_source import is_remote
 from cromss.errors import DamagedFileError, DataError, StoreError
 from cromss.workers import Each, here
 

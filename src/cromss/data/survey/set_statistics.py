@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cromss.data.band_moments import BandMoments
-from cromss.data.band_statistics import BandCounts
-from cromss.data.keyed_sample import KeyedSample, sample_key
 from cromss.data.record import PlaceRecord
-from cromss.data.season_changes import SeasonChanges
-from cromss.data.shift_survey import PlaceShift, ShiftSurvey
+from cromss.data.survey.band_moments import BandMoments
+from cromss.data.survey.band_statistics import BandCounts
+from cromss.data.survey.keyed_sample import KeyedSample, sample_key
+from cromss.data.survey.season_changes import SeasonChanges
+from cromss.data.survey.shift_survey import PlaceShift, ShiftSurvey
 from cromss.errors import RangeError
 from cromss.geo.legend import Legend
 from cromss.geo.sensor import SENSORS, Sensor
