@@ -96,8 +96,10 @@ def read_config(arguments: Sequence[str]) -> Any:
     try:
         values = parser.parse_args(rest).as_dict()
     except argparse.ArgumentError as error:
+        got = _first_line(error)
+        quotes = 'write it in quotes in a file, such as "9"; ' if "Expected a <class 'str'>" in got else ""
         raise ConfigError(
-            f"cromss {command} cannot use a setting", got=_first_line(error), do=f"see cromss {command} --help"
+            f"cromss {command} cannot use a setting", got=got, do=f"{quotes}see cromss {command} --help"
         ) from None
     values.pop("config", None)
     return config.from_mapping(kind, values)

@@ -46,6 +46,7 @@ def refused(root, section, **changes):
         ({"s2": {"collection": "s2", "asset": "image", "assets": {"image": "B2"}}}, "one way to their bands"),
         ({"s2": {"collection": "s2", "assets": {"image": "B2"}}}, "holds several"),
         ({"s2": {"collection": "s2", "assets": {"blue": "B2", "green": "B2"}}}, "blue: B2, green: B2"),
+        ({"s2": {"collection": "s2", "assets": {"blue": "B22"}}}, "got: blue: B22"),
         ({"s2": {**S2, "unit": "power"}}, "only s1 has a unit"),
         ({"s2": None}, "needs a catalog and images"),
         ({"bbox": [1, 2, 3]}, "four numbers"),

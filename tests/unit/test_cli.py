@@ -141,3 +141,11 @@ def test_a_file_that_is_not_yaml_is_refused(tmp_path, capsys):
 def test_settings_survive_the_way_through_plain_values():
     built = config.PretrainConfig(data="a", out="b", losses=("ce",), decoder_channels=(8, 8, 8, 8, 8))
     assert config.from_mapping(config.PretrainConfig, config.to_mapping(built)) == built
+
+
+def test_a_number_where_a_text_is_wanted_is_to_be_quoted(tmp_path):
+    (tmp_path / "job.yaml").write_text("root: a\nout: b\ns2_bands: 9\n")
+    with pytest.raises(ConfigError, match="in quotes"):
+        read_config(["prepare", "--config", str(tmp_path / "job.yaml")])
+    (tmp_path / "job.yaml").write_text('root: a\nout: b\ns2_bands: "9"\n')
+    assert read_config(["prepare", "--config", str(tmp_path / "job.yaml")]).s2_bands == "9"

@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pytest
 import rasterio
+import yaml
 from affine import Affine
 from rasterio.crs import CRS
 
@@ -152,6 +153,32 @@ def test_an_image_that_rules_cannot_use_is_refused_or_skipped_and_listed(change,
     assert not (tmp_path / "skip" / "labels" / "a.tif").exists()
 
 
+@pytest.mark.parametrize("in_a_file", [False, True])
+def test_images_may_call_their_bands_by_names_of_their_own(in_a_file, root, tmp_path):
+    own = {f"ch{index}": name for index, name in enumerate(S2_BANDS)}
+    label(LabelsConfig(source="rules", root=str(root), out=str(tmp_path / "plain")))
+    for name in ("a", "b"):
+        path = root / "s2" / f"{name}.tif"
+        with rasterio.open(path, "r+") as file:
+            file.descriptions = tuple(own)
+    with pytest.raises(DataError, match="band_names="):
+        label(LabelsConfig(source="rules", root=str(root), out=str(tmp_path / "none")))
+    (root / "names.yaml").write_text(yaml.safe_dump(own))
+    names = {"s2": "names.yaml" if in_a_file else own}
+    label(LabelsConfig(source="rules", root=str(root), out=str(tmp_path / "named"), band_names=names))
+    np.testing.assert_array_equal(_labels(tmp_path / "named"), _labels(tmp_path / "plain"))
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [({"s2": {"ch0": "B99"}}, "bands that the sensor does not have"), ({"s1": {"a": "VV"}}, "Sentinel-2 alone")],
+)
+def test_names_of_bands_that_there_are_not_are_refused(names, words, root, tmp_path):
+    with pytest.raises(ConfigError, match=words):
+        label(LabelsConfig(source="rules", root=str(root), out=str(tmp_path / "out"), band_names=names))
+    assert not (tmp_path / "out").exists()
+
+
 def test_when_no_image_can_be_labelled_that_is_an_error_and_nothing_is_written(root, tmp_path):
     for name in ("a", "b"):
         write_s2(root / "s2" / f"{name}.tif", np.full((13, 16, 16), 0.2, np.float32), nodata=None)
@@ -165,6 +192,7 @@ def test_when_no_image_can_be_labelled_that_is_an_error_and_nothing_is_written(r
     [
         (["rules", "--polygons", "x.gpkg"], "source rules does not look at the setting polygons"),
         (["polygons", "--s2_product", "L1C"], "does not look at the setting s2_product"),
+        (["polygons", "--band_names", "{s2: {blue: B2}}"], "does not look at the setting band_names"),
         (["polygons"], "needs the setting polygons"),
         (["polygons", "--polygons", "none.gpkg"], "none.gpkg"),
         (["maps"], "needs the setting maps"),

@@ -72,6 +72,8 @@ class LabelsConfig:
         legend: class scheme of the labels to write, by name or JSON file.
         s2_product: rules: `L1C` or `L2A`; null reads the tag LEVEL of each image.
         s2_offset: rules: DN that were added to all values, and are taken off, e.g. 1000; null reads each image's tags.
+        band_names: rules: what the images call their bands, e.g. `{s2: {blue: B2, red: B4}}`, or `{s2: FILE}` with a
+            YAML file of such lines.
         sun_zenith: rules: degrees between sun and zenith over L1C images; null computes it from tag DATE and place.
         polygons: polygons: GeoPackage, Shapefile, GeoJSON, FlatGeobuf or .osm.pbf extract.
         layer: polygons: layer of that file; null takes the only one, or `multipolygons`.
@@ -109,6 +111,7 @@ class LabelsConfig:
     legend: str = "dynamic_world"
     s2_product: Literal["L1C", "L2A"] | None = None
     s2_offset: int | None = None
+    band_names: dict[str, Any] = field(default_factory=dict)
     sun_zenith: float | None = None
     polygons: str | None = None
     layer: str | None = None

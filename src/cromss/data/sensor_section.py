@@ -15,19 +15,17 @@ store keeps, float32); mean and std, a number a band kept, where they shall not 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import yaml
-
 from cromss.config import PrepareConfig
+from cromss.data.band_names import read_band_names, with_names
 from cromss.data.sources.cube import cube_entries
 from cromss.data.sources.opening import default_of, known_names
 from cromss.data.sources.stac_section import plan_stac
-from cromss.errors import ArgumentError, BandError, ConfigError, MissingDataError
-from cromss.geo.bands import SENSORS, nearest, resolve_bands
+from cromss.errors import ArgumentError, BandError, ConfigError
+from cromss.geo.bands import SENSORS, band_name, nearest, resolve_bands
 from cromss.geo.sensor import Sensor
 
 __all__ = ["SensorPlan", "plan_sensors"]
@@ -54,17 +52,16 @@ def plan_sensors(config: PrepareConfig) -> dict[str, SensorPlan]:
     Raises ConfigError for a section that cannot be read, BandError for bands that a sensor does not have.
     """
     plans = {}
-    sections: dict[str, Callable[[], Container[str]]] = {  # of layouts that have them instead of patterns
-        "stac": lambda: plan_stac(config.stac, known_names(config)).rules,
-        "cube": lambda: cube_entries(config.cube, known_names(config)),
-    }
-    section = sections[config.layout]() if config.layout in sections else None
+    rules = plan_stac(config.stac, known_names(config)).rules if config.layout == "stac" else {}
+    section: Container[str] | None = None  # of layouts that have one instead of patterns
+    if config.layout in ("stac", "cube"):
+        section = rules if config.layout == "stac" else cube_entries(config.cube, known_names(config))
     listed = () if section is None else section
     for name, files, bands in (("s1", config.s1, config.s1_bands), ("s2", config.s2, config.s2_bands)):
         left = files == default_of(name)
         if files is not None and (section is None or name in section or not left):
-            names = _names_of_files(config, config.band_names.get(name), f"band_names of {name}")
-            sensor = _aliased(SENSORS[name], names)
+            names = read_band_names(config.band_names.get(name), config.root, f"band_names of {name}")
+            sensor = with_names(SENSORS[name], names)
             pattern = None if name in listed and left else files
             plans[name] = SensorPlan(sensor=sensor, files=pattern, keep=resolve_bands(sensor, bands))
     strange = [name for name in config.band_names if name not in plans]
@@ -77,6 +74,9 @@ def plan_sensors(config: PrepareConfig) -> dict[str, SensorPlan]:
         )
     for name, entry in config.sensors.items():
         plans[name] = _plan(config, str(name), entry, listed)
+    for name, plan in plans.items():
+        if name in rules:
+            _require_bands(plan.sensor, rules[name].assets)
     unscaled = [name for name, plan in plans.items() if not plan.sensor.statistics]
     if unscaled and config.edition == "uint8":
         raise ConfigError(
@@ -87,6 +87,19 @@ def plan_sensors(config: PrepareConfig) -> dict[str, SensorPlan]:
     if not plans:
         raise ConfigError("a set needs a sensor", got="s1 null, s2 null, no sensors", do="give the files of one")
     return plans
+
+
+def _require_bands(sensor: Sensor, assets: Mapping[str, str]) -> None:
+    """Raise ConfigError for an asset of a catalogue that stands for a band which the sensor does not have."""
+    for asset, band in assets.items():
+        if band and band_name(sensor, band) is None:
+            raise ConfigError(
+                f"an asset stands for a band that {sensor.title} does not have",
+                got=f"{asset}: {band}",
+                expected=", ".join(sensor.bands),
+                where=f"stac: {sensor.name}",
+                do=f"did you mean {nearest(band, sensor.bands)!r}?",
+            )
 
 
 def _plan(config: PrepareConfig, name: str, entry: Any, listed: Container[str]) -> SensorPlan:
@@ -107,7 +120,7 @@ def _plan(config: PrepareConfig, name: str, entry: Any, listed: Container[str]) 
             where=where,
             do=f'for example {name}: {{files: "{name}/{{id}}.tif", ...}}',
         )
-    names = _names_of_files(config, entry.get("band_names"), where)
+    names = read_band_names(entry.get("band_names"), config.root, where)
     bands = _words(entry["bands"], where)
     try:
         sensor = Sensor(
@@ -120,7 +133,7 @@ def _plan(config: PrepareConfig, name: str, entry: Any, listed: Container[str]) 
             missing=str(entry.get("no_data", "any")),
             dtype=str(entry.get("dtype", "float32")),
         )
-        sensor = _aliased(sensor, names)
+        sensor = with_names(sensor, names)
         keep = resolve_bands(sensor, _words(entry["keep"], where) if "keep" in entry else "all")
         return SensorPlan(
             sensor=_with_given(sensor, keep, entry), files=None if name in listed else str(entry["files"]), keep=keep
@@ -156,31 +169,6 @@ def _words(value: Any, where: str) -> tuple[str, ...]:
     if not isinstance(value, Sequence):
         raise ConfigError("bands are a list of names", got=value, expected="[elevation, slope]", where=where)
     return tuple(str(name) for name in value)
-
-
-def _aliased(sensor: Sensor, names: Mapping[str, str]) -> Sensor:
-    try:
-        return sensor.with_aliases(names)
-    except ArgumentError as error:
-        raise ConfigError(error.what, got=error.got, expected=error.expected, where=error.where) from None
-
-
-def _names_of_files(config: PrepareConfig, value: Any, where: str) -> dict[str, str]:
-    """What files call bands -> their names, as given or from a YAML file."""
-    if isinstance(value, str):
-        path = Path(config.root) / value
-        try:
-            value = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            got = str(error).splitlines()[0]
-            raise MissingDataError("a file of band names cannot be read", got=got, where=path) from None
-    if value is None:
-        return {}
-    if not isinstance(value, Mapping):
-        raise ConfigError(
-            "names of bands are `name in the file: band` lines", got=value, expected="{blue: B2, red: B4}", where=where
-        )
-    return {str(text): str(band) for text, band in value.items()}
 
 
 def _with_given(sensor: Sensor, keep: Sequence[str], entry: Mapping[str, Any]) -> Sensor:

@@ -132,7 +132,7 @@ def _how_to_name(known: Sensor, dataset: rasterio.DatasetReader) -> str:
     order = ",".join(known.bands)
     if any(dataset.descriptions):
         return (
-            "say what the file calls its bands (for cromss prepare: band_names="
+            "say what the file calls its bands (cromss prepare, cromss labels rules: band_names="
             f"{{{known.name}: {{{dataset.descriptions[0]}: {known.bands[0]}, ...}}}}), or name them in the file, "
             f"all in its order: gdal_edit.py -mo BAND_ORDER={order} FILE"
         )

@@ -19,6 +19,7 @@ import rasterio
 from numpy.typing import NDArray
 
 from cromss.config import LabelsConfig
+from cromss.data.band_names import read_band_names, with_names
 from cromss.data.labelling import agreement, catalog, earth_engine
 from cromss.data.labelling.polygons import burn_polygons, read_polygons
 from cromss.data.labelling.soft import LabelMap, from_memberships, from_probabilities
@@ -29,6 +30,7 @@ from cromss.data.soft_labels import as_probabilities, class_order
 from cromss.data.sources.file_patterns import find_files
 from cromss.data.stac_catalogue import day
 from cromss.errors import BandError, ConfigError, MissingDataError, RangeError
+from cromss.geo.bands import get_sensor
 from cromss.geo.images import describe_image, read_image
 from cromss.geo.legend import IGNORE, Legend
 from cromss.geo.legends import get_legend
@@ -75,9 +77,15 @@ def _rules(config: LabelsConfig, legend: Legend) -> Labeller:
     if table is not None and config.write_probabilities:
         raise ConfigError("the rules have probabilities for Dynamic World's classes only", got=legend.name)
 
+    strange = [name for name in config.band_names if name != "s2"]
+    if strange:
+        raise ConfigError("the rules look at Sentinel-2 alone", got=f"band_names of {strange}", expected="{s2: {...}}")
+    names = read_band_names(config.band_names.get("s2"), config.root, "band_names of s2")
+    sensor = with_names(get_sensor("s2"), names)
+
     def label(image: ImageFile) -> tuple[LabelMap, Grid]:
         with open_raster(image.path) as dataset:
-            facts = describe_image(dataset, "s2", product=config.s2_product, offset=config.s2_offset)
+            facts = describe_image(dataset, sensor, product=config.s2_product, offset=config.s2_offset)
             sun = _sun(dataset, config.sun_zenith) if facts.product == "L1C" else None
             parts = []
             for top in range(0, dataset.height, _ROWS):

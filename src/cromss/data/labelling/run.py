@@ -48,6 +48,7 @@ T = TypeVar("T")
 _OF_SOURCE: Mapping[str, tuple[str, ...]] = {
     "s2_product": ("rules",),
     "s2_offset": ("rules",),
+    "band_names": ("rules",),
     "sun_zenith": ("rules",),
     "polygons": ("polygons",),
     "layer": ("polygons",),
@@ -233,9 +234,9 @@ def _require_settings(config: LabelsConfig) -> None:
     given = {name: getattr(config, name) for name in _PATHS}
     paths = {name: text for name, text in given.items() if text is not None and "://" not in text}
     require_workers(config.workers, config.dask_scheduler, **paths)
-    defaults = {entry.name: entry.default for entry in dataclasses.fields(config)}
+    untouched = type(config)(source=config.source, out=config.out)
     for name, sources in _OF_SOURCE.items():
-        if config.source not in sources and getattr(config, name) != defaults[name]:
+        if config.source not in sources and getattr(config, name) != getattr(untouched, name):
             raise ConfigError(
                 f"source {config.source} does not look at the setting {name}",
                 got=getattr(config, name),
