@@ -86,19 +86,35 @@ def test_expert_tiles_of_the_published_sizes_take_a_step_of_transfer(task, tmp_p
     assert 0.0 <= run["scores"]["oa"] <= 1.0
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "edition"), [("ssl4eo-s12", ""), ("ssl4eo-s12-v1_1", "zarr"), ("ssl4eo-s12-v1_1", "tar")]
-)
-def test_images_without_labels_are_prepared_and_refused_by_training_with_a_reason(name, edition, tmp_path):
+IMAGES_ALONE = [("ssl4eo-s12", ""), ("ssl4eo-s12-v1_1", "zarr"), ("ssl4eo-s12-v1_1", "tar")]
+
+
+def write_images(name, edition, tmp_path):
     if name == "ssl4eo-s12":
         write_ssl4eo(tmp_path / "in", places=4, seasons=1)
     else:
         pytest.importorskip("zarr", reason="needs the package zarr: pip install 'cromss[zarr]'")
         {"zarr": write_v11, "tar": write_v11_tar}[edition](tmp_path / "in", tmp_path / "scratch")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "edition"), IMAGES_ALONE)
+def test_images_without_labels_are_prepared_and_refused_by_training_with_a_reason(name, edition, tmp_path):
+    write_images(name, edition, tmp_path)
     assert prepared(name, tmp_path / "in", tmp_path)["places"] == 4
     with pytest.raises(CromssError, match="labels"):
         pretrain(from_mapping(PretrainConfig, {**SMALL, "data": str(tmp_path / "store"), "out": str(tmp_path / "run")}))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "edition"), IMAGES_ALONE)
+def test_images_alone_with_the_labels_of_the_rules_take_a_step_of_pretraining(name, edition, tmp_path):
+    write_images(name, edition, tmp_path)
+    report = prepared(name, tmp_path / "in", tmp_path, label_rules=True)
+    assert report["changed"]["s2 images labelled by spectral rules"] == report["samples"]
+    config = read_config(["pretrain", "--config", str(RECIPES / "paper-late-13bands.yaml")])
+    changes = {**SMALL, "validation_share": 0.34, "data": str(tmp_path / "store"), "out": str(tmp_path / "run")}
+    assert pretrain(dataclasses.replace(config, **changes))["step"] == 1
 
 
 @pytest.mark.slow

@@ -169,6 +169,8 @@ class PrepareConfig:
         cube: layout cube: variables of one Zarr store as xarray writes it, e.g. `{path: cube.zarr, s2: {variable: s2,
             bands: {B02: B2}}, labels: {variable: map}}`; roles as above; cut it by `tile`.
         labels: pattern of the label maps; null for none.
+        label_rules: label images that have no labels by the spectral rules of `cromss labels rules`, each season by its
+            own Sentinel-2 image; the bands that the rules look at are read besides s2_bands, and not kept.
         annotators: patterns of the label maps of several annotators, kept apart, in place of labels, e.g.
             `{dw: "dw/{id}.tif", osm: "osm/{id}.tif"}`, after those of the section stac or cube; scores are taken
             against the first; null for one who gives probabilities alone (docs/labels.md).
@@ -221,6 +223,7 @@ class PrepareConfig:
     stac: dict[str, Any] = field(default_factory=dict)
     cube: dict[str, Any] = field(default_factory=dict)
     labels: str | None = "labels/{id}.tif"
+    label_rules: bool = False
     annotators: dict[str, str | None] = field(default_factory=dict)
     probabilities: dict[str, str] | str | None = None
     truth: str | None = None

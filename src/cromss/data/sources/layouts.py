@@ -19,6 +19,7 @@ from cromss.data.sources.noldo_tiles import NoldoTiles
 from cromss.data.sources.opening import Opening, default_of, refuse_patterns
 from cromss.data.sources.own_images import ROLES, OwnImages
 from cromss.data.sources.patch_layouts import PATCH_LAYOUTS
+from cromss.data.sources.rule_labels import RuleLabels, with_bands_of_rules
 from cromss.data.sources.source import Source
 from cromss.data.sources.ssl4eo_s12 import FOLDERS, Ssl4eoS12
 from cromss.data.sources.ssl4eo_s12_v11 import MODALITIES, Ssl4eoS12V11
@@ -50,7 +51,18 @@ def open_source(opening: Opening) -> Source:
                 expected="nothing: what its files hold is known",
                 do=f"leave {name} out, or choose layout {name if name in LAYOUTS else 'geotiff_folders'}",
             )
-    return LAYOUTS[opening.config.layout](opening)
+    if not opening.config.label_rules:
+        return LAYOUTS[opening.config.layout](opening)
+    for name in ("mask_clouds", "annotators", "probabilities"):
+        if given := getattr(opening.config, name):
+            raise ConfigError(
+                f"label_rules and {name} do not go together",
+                got=f"{name} {given}",
+                do=f"leave {name} out, or write the labels with cromss labels rules and prepare with their files",
+            )
+    bands = with_bands_of_rules(opening.bands)
+    source = LAYOUTS[opening.config.layout](dataclasses.replace(opening, bands=bands))
+    return RuleLabels(source, bands=bands["s2"], kept=len(opening.bands["s2"]), legend=opening.legend)
 
 
 def _geotiff_folders(opening: Opening) -> Source:
