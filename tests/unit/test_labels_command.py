@@ -14,7 +14,8 @@ from rasterio.crs import CRS
 
 from cromss.cli import main
 from cromss.config import LabelsConfig
-from cromss.data.labelling import labellers
+from cromss.data.labelling.image_labeller import ImageFile
+from cromss.data.labelling.labellers import make_labeller
 from cromss.data.labelling.run import label
 from cromss.data.prepare import prepare
 from cromss.errors import BandError, ConfigError, DataError, GridError, LabelError, MissingDataError, RangeError
@@ -83,7 +84,7 @@ def test_a_scene_in_strips_is_the_scene_in_one_piece(tmp_path, monkeypatch):
     tags = {"LEVEL": "L1C", "DATE": "2021-06-10"}
     write_s2(tmp_path / "s2" / "a.tif", s2_values(np.random.default_rng(0), 64), tags=tags)
     whole, _ = _make(tmp_path)
-    monkeypatch.setattr(labellers, "_ROWS", 17)
+    monkeypatch.setattr("cromss.data.labelling.labellers.ROWS", 17)
     strips, _ = _make(tmp_path)
     assert (strips.labels_HW == whole.labels_HW).all()
     assert (strips.confidence_HW == whole.confidence_HW).all()
@@ -93,8 +94,8 @@ def test_a_scene_in_strips_is_the_scene_in_one_piece(tmp_path, monkeypatch):
 
 def _make(root):
     config = LabelsConfig(source="rules", root=str(root), out="unused", write_probabilities=True)
-    image = labellers.ImageFile(id="a", season=None, path=root / "s2" / "a.tif")
-    return labellers.make_labeller(config, LEGEND)(image)
+    image = ImageFile(id="a", season=None, path=root / "s2" / "a.tif")
+    return make_labeller(config, LEGEND)(image)
 
 
 def test_nothing_is_written_over_and_keep_makes_the_rest(root, tmp_path):
@@ -292,7 +293,7 @@ def _three_maps(root):
 
 @pytest.mark.parametrize("rows", [512, 3])
 def test_maps_are_fused_by_agreement_majority_or_fitted_errors(rows, root, tmp_path, monkeypatch):
-    monkeypatch.setattr(labellers, "_ROWS", rows)  # of a strip
+    monkeypatch.setattr("cromss.data.labelling.fusing.ROWS", rows)  # of a strip
     _three_maps(root)
     patterns = tuple(f"m{number}/{{id}}.tif" for number in range(3))
     first = {}
@@ -330,7 +331,7 @@ def test_a_map_on_another_grid_is_not_fused(root, tmp_path):
 
 @pytest.mark.parametrize("rows", [512, 3])
 def test_soft_labels_become_hard_ones_with_a_least_confidence(rows, root, tmp_path, monkeypatch):
-    monkeypatch.setattr(labellers, "_ROWS", rows)  # of a strip
+    monkeypatch.setattr("cromss.data.labelling.labellers.ROWS", rows)  # of a strip
     percent = np.zeros((9, 16, 16), np.uint8)
     percent[0], percent[3] = 60, 40
     percent[0, 8:], percent[3, 8:] = 45, 55

@@ -22,7 +22,9 @@ from rich.progress import track
 
 from cromss.config import LabelsConfig
 from cromss.data.labelling.agreement import Annotators, distinct_votes, fit_annotators, shares_right
-from cromss.data.labelling.labellers import ImageFile, Labeller, make_labeller, vote_counter
+from cromss.data.labelling.fusing import vote_counter
+from cromss.data.labelling.image_labeller import ImageFile, Labeller
+from cromss.data.labelling.labellers import make_labeller
 from cromss.data.labelling.output import label_paths, write_label_map
 from cromss.data.labelling.soft import LabelMap, drop_unsure
 from cromss.data.labelling.tally import NOTES, Tally, tally_files, tally_map
