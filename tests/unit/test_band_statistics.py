@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from cromss.config import PrepareConfig
+from cromss.data.prepare import prepare
 from cromss.data.survey.band_statistics import BINS, BandCounts, bin_edges
 from cromss.geo.bands import SENSORS
 from cromss.geo.images import describe_image, read_image
@@ -108,3 +110,26 @@ def test_real_scenes_show_their_product_and_their_offset(sentinel_mini, product,
 def test_images_declared_as_the_other_product_are_named(sentinel_mini):
     mixed = counts(list(real(sentinel_mini, L2A, "L2A"))[:8], product="L1C", bands=L2A).summary()
     assert 0 < len(mixed["examples"]["L2A"]) <= 5
+
+
+@pytest.mark.parametrize(("dark", "offset"), [(None, 4), (3, 2)])
+def test_an_offset_is_of_a_whole_file_so_that_one_part_without_it_clears_the_others(dark, offset):
+    sums, every = BandCounts(sensor="s2", product="L2A", bands=L2A), np.ones((8, 8), bool)
+    for file in ("first", "second"):
+        for part in range(2):
+            number = part + 2 * (file == "second")
+            value = 400 if number == dark else 1400
+            sums.add(f"{file}/{part}", np.full((len(L2A), 8, 8), value, np.uint16), every, file=file)
+    whole = BandCounts(sensor="s2", product="L2A", bands=L2A)
+    whole.merge(sums)
+    found = whole.summary()
+    assert (found["images"], found["looks_offset_by_1000"]) == (4, offset)
+    assert found["examples"]["offset"] == ["first/0", "first/1", "second/0", "second/1"][:offset]
+
+
+def test_patches_of_a_real_city_do_not_look_offset(sentinel_mini, tmp_path):
+    root = sentinel_mini / "downstream" / "osm_landuse"
+    paths = {"s1": None, "s2": "s2.tif", "labels": "labels.tif"}
+    report = prepare(PrepareConfig(root=str(root), out=str(tmp_path / "out"), s2_bands="9", tile=64, **paths))
+    assert report["places"] > 200
+    assert not [finding for finding in report["findings"] if "1000 DN" in finding["what"]]

@@ -57,6 +57,7 @@ class BandCounts:
     histogram_BN: pixels a bin; values beyond the range are in the end bins. total_B, squares_B: of the values.
     looks_like: what the pixels say of the product -> images. offset: images that look as if 1000 DN were added.
     named: sign -> up to five images that show it. cirrus_pixels: with B10 above 120 DN, of `pixels`.
+    open_files: file -> its images so far, and those of them that look so.
     """
 
     sensor: str | Sensor
@@ -71,6 +72,7 @@ class BandCounts:
     offset: int = 0
     cirrus_pixels: int = 0
     named: dict[str, list[str]] = field(default_factory=dict)
+    open_files: dict[str, tuple[int, list[str]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._known = get_sensor(self.sensor)
@@ -79,8 +81,8 @@ class BandCounts:
         self.histogram_BN = np.zeros((len(self.bands), bins), np.int64)
         self.total_B, self.squares_B = np.zeros(len(self.bands)), np.zeros(len(self.bands))
 
-    def add(self, name: str, image_BHW: NDArray[Any], valid_HW: NDArray[np.bool_]) -> None:
-        """Count the valid pixels of one image, in the sensor's unit."""
+    def add(self, name: str, image_BHW: NDArray[Any], valid_HW: NDArray[np.bool_], file: str | None = None) -> None:
+        """Count the valid pixels of one image, in the sensor's unit; file: what it is a part of, None for the whole."""
         values_BN = image_BHW.reshape(len(self.bands), -1) if valid_HW.all() else image_BHW[:, valid_HW]
         if not values_BN.size:
             return
@@ -95,12 +97,13 @@ class BandCounts:
         self.total_B += total_B
         self.squares_B += squares_B
         if self._known.name == "s2":
-            self._look(name, histogram_BN, total_B / values_BN.shape[1])
+            self._look(name, file or name, histogram_BN, total_B / values_BN.shape[1])
             if "B10" in self.bands:
                 self.cirrus_pixels += int(np.count_nonzero(values_BN[self.bands.index("B10")] > CIRRUS_DN))
 
     def merge(self, other: BandCounts) -> None:
-        """Add the sums of another part of the same sensor and product."""
+        """Add the sums of another part of the same sensor and product, whose files are closed."""
+        other.close_files()
         for name in ("images", "pixels", "offset", "cirrus_pixels"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.histogram_BN += other.histogram_BN
@@ -110,14 +113,22 @@ class BandCounts:
         for sign, names in other.named.items():
             self.named[sign] = (self.named.get(sign, []) + names)[:_NAMED]
 
-    def _look(self, name: str, histogram_BN: NDArray[np.int64], mean_B: NDArray[np.float64]) -> None:
+    def close_files(self) -> None:
+        """No further image is a part of these files: one part of a file that lacks the offset clears the others."""
+        for images, shifted in self.open_files.values():
+            if len(shifted) == images:
+                self.offset += images
+                for name in shifted:
+                    self._name("offset", name)
+        self.open_files.clear()
+
+    def _look(self, name: str, file: str, histogram_BN: NDArray[np.int64], mean_B: NDArray[np.float64]) -> None:
         """Note what one image looks like; an offset is taken off before the product is judged."""
         dark = dict(zip(self.bands, self._low + self._step * quantile_bins(histogram_BN, 0.01), strict=True))
         shifted = min(dark.values()) >= _OFFSET_FLOOR_DN - self._step
         added = OFFSET_DN if shifted else 0
-        if shifted:
-            self.offset += 1
-            self._name("offset", name)
+        images, before = self.open_files.get(file, (0, []))
+        self.open_files[file] = images + 1, [*before, name] if shifted else before
         look = "unknown"
         if "B9" in self.bands and "B8A" in self.bands:
             b9, b8a = (mean_B[self.bands.index(band)] - added for band in ("B9", "B8A"))
@@ -137,6 +148,7 @@ class BandCounts:
 
     def summary(self) -> dict[str, Any]:
         """JSON types: mean, std and percentiles of each band beside the published mean and std of the product."""
+        self.close_files()
         published, edges = self._known.statistics.get(self.product, {}), bin_edges(self._known)
         low_B, middle_B, high_B = (edges[quantile_bins(self.histogram_BN, share)] for share in (0.02, 0.5, 0.98))
         rows = []

@@ -95,7 +95,7 @@ class SetStatistics:
         return sum(counts.images for counts in self.counts.values())
 
     def part(self) -> SetStatistics:
-        """Empty statistics for one scene, to be merged into these."""
+        """Empty statistics for one scene, of which a season is a file, to be merged into these."""
         part = dataclasses.replace(
             self, training={}, counts={}, examples=self.examples.part(), farthest=self.farthest.part()
         )
@@ -107,7 +107,7 @@ class SetStatistics:
         for sensor, images in record.images.items():
             counts = self._counts(sensor, record.products[sensor])
             for season, image, valid in zip(record.seasons, images, record.valid, strict=True):
-                counts.add(f"{record.id}/{season}", image, valid)
+                counts.add(f"{record.id}/{season}", image, valid, file=season)
                 if record.split == "train" and not self.definitions[sensor].statistics:
                     self._moments(sensor).add(image, valid)
         if record.labels is not None:
