@@ -289,13 +289,16 @@ def _refuse_undeclared_fill(
     """For sensors of which 0 in every band is no measurement, whatever else a file declares as no data."""
     if source.nodata is not None and len(values_BHW) == 1:
         return  # one band alone may be 0
-    count = int(((values_BHW == 0).all(axis=0) & valid_HW).sum())
-    if count:
-        raise RangeError(
-            f"a {known.title} file has pixels that are 0 in every band, and declares "
-            + ("no no-data value" if source.nodata is None else f"only {source.nodata:g} as no data"),
-            got=f"{count} of {valid_HW.size} pixels",
-            expected="a declared no-data value: 0 in every band is no measurement",
-            where=source.name,
-            do="declare it: gdal_edit.py -a_nodata 0 FILE",
-        )
+    zero_HW = valid_HW
+    for values_HW in values_BHW:  # most images have a value everywhere, as the first band or two show
+        zero_HW = zero_HW & (values_HW == 0)
+        if not zero_HW.any():
+            return
+    raise RangeError(
+        f"a {known.title} file has pixels that are 0 in every band, and declares "
+        + ("no no-data value" if source.nodata is None else f"only {source.nodata:g} as no data"),
+        got=f"{int(zero_HW.sum())} of {valid_HW.size} pixels",
+        expected="a declared no-data value: 0 in every band is no measurement",
+        where=source.name,
+        do="declare it: gdal_edit.py -a_nodata 0 FILE",
+    )
