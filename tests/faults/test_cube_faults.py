@@ -42,7 +42,8 @@ def refused(root, section, **changes):
 
 def test_the_cube_of_these_tests_is_sound(root):
     changes = {"s2_bands": "B2,B3,B4", "s2_product": "L1C", "shift_samples": 0}
-    prepare(settings(root, root / "out", layout="cube", cube=SECTION, **changes))
+    report = prepare(settings(root, root / "out", layout="cube", cube=SECTION, **changes))
+    assert (report["places"], report["refusals"]) == (1, [])
 
 
 @pytest.mark.parametrize(

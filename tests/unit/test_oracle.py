@@ -72,7 +72,7 @@ def edge(oracle: Path) -> Case:
     return Case(oracle, "edge_")
 
 
-def agree(ours: Tensor, theirs: Tensor, tolerance: float = 1e-5) -> None:
+def assert_agree(ours: Tensor, theirs: Tensor, tolerance: float = 1e-5) -> None:
     torch.testing.assert_close(ours, theirs.to(ours.dtype).view_as(ours), rtol=0.0, atol=tolerance)
 
 
@@ -82,16 +82,16 @@ def entangled(case, kind: str) -> list[Tensor]:
 
 def test_confidences_agree(case):
     for sensor, logits in enumerate(case.logits, start=1):
-        agree(label_confidence(logits, case.labels), case("confidence", f"label_conf_m{sensor}"))
-        agree(prediction_confidence(logits), case("confidence", f"pred_conf_ce_m{sensor}"))
-        agree(prediction_confidence(logits, "gini"), case("confidence", f"pred_conf_gini_m{sensor}"))
+        assert_agree(label_confidence(logits, case.labels), case("confidence", f"label_conf_m{sensor}"))
+        assert_agree(prediction_confidence(logits), case("confidence", f"pred_conf_ce_m{sensor}"))
+        assert_agree(prediction_confidence(logits, "gini"), case("confidence", f"pred_conf_gini_m{sensor}"))
 
 
 @pytest.mark.parametrize("kind", ["label_conf", "pred_conf_ce", "pred_conf_gini"])
 def test_entangled_confidences_agree(case, kind):
     first, second = (case("confidence", f"{kind}_m{sensor}") for sensor in (1, 2))
-    agree(entangle(first, second), entangled(case, kind)[0])
-    agree(entangle(second, first), entangled(case, kind)[1])
+    assert_agree(entangle(first, second), entangled(case, kind)[0])
+    assert_agree(entangle(second, first), entangled(case, kind)[1])
 
 
 @pytest.mark.parametrize("epoch", EPOCHS)
@@ -119,7 +119,7 @@ def test_label_weights_agree_but_for_the_class_of_one_pixel(case, shape, epoch, 
             assert theirs[one_pixel].tolist() == [0.0]
             assert ours[one_pixel].tolist() == [1.0]
             ours, theirs = ours[~one_pixel], theirs[~one_pixel]
-        agree(ours, theirs)
+        assert_agree(ours, theirs)
 
 
 @pytest.mark.parametrize("epoch", EPOCHS)
@@ -128,28 +128,28 @@ def test_label_weights_agree_but_for_the_class_of_one_pixel(case, shape, epoch, 
 def test_prediction_weights_agree(case, kind, shape, epoch):
     for sensor, confidence in enumerate(entangled(case, f"pred_conf_{kind}"), start=1):
         ours = prediction_weights(confidence, ramp(epoch, shape=shape))
-        agree(ours, case("pred_masks", f"predmask_{kind}_{shape}_ep{epoch}_m{sensor}"))
+        assert_agree(ours, case("pred_masks", f"predmask_{kind}_{shape}_ep{epoch}_m{sensor}"))
 
 
 def test_smoothed_labels_agree(case):
     for ours, theirs in (("hard", "onehot"), ("ls1", "smooth1"), ("ls2", "smooth2")):
-        agree(case.targets[ours], case("smooth_labels", theirs))
+        assert_agree(case.targets[ours], case("smooth_labels", theirs))
 
 
 @pytest.mark.parametrize("smoothing", ["hard", "ls1", "ls2"])
 def test_cross_entropy_agrees(case, smoothing):
     target = case.targets[smoothing]
     for sensor, logits in enumerate(case.logits, start=1):
-        agree(soft_cross_entropy(logits, target), case("losses", f"ce_mean_{smoothing}_m{sensor}"))
+        assert_agree(soft_cross_entropy(logits, target), case("losses", f"ce_mean_{smoothing}_m{sensor}"))
         for epoch in (40, 120):
             weight = case("label_masks", f"lblmask_exp_cb_ep{epoch}_m{sensor}").float()
             theirs = case("losses", f"ce_weighted_{smoothing}_ep{epoch}_m{sensor}")
-            agree(soft_cross_entropy(logits, target, weight), theirs)
+            assert_agree(soft_cross_entropy(logits, target, weight), theirs)
         map_BHW = case("losses", f"ce_map_{smoothing}_m{sensor}")
         for pixel in ((0, 0, 0), (1, 7, 30), (1, 31, 31)):
             one = torch.zeros_like(map_BHW)
             one[pixel] = 0.3
-            agree(soft_cross_entropy(logits, target, one), map_BHW[pixel], 2e-5 if case.edge else 1e-5)
+            assert_agree(soft_cross_entropy(logits, target, one), map_BHW[pixel], 2e-5 if case.edge else 1e-5)
 
 
 @pytest.mark.parametrize("smoothing", ["hard", "ls1", "ls2"])
@@ -163,34 +163,34 @@ def test_dice_agrees_and_is_the_mean_over_the_classes_that_occur(case, smoothing
             weight = case("label_masks", f"lblmask_exp_cb_ep{epoch}_m{sensor}").float()
             pairs.append((weight, case("losses", f"dice_weighted_{smoothing}_ep{epoch}_m{sensor}")))
         for weight, theirs in pairs:  # the original divides by all classes, absent ones too
-            agree(soft_dice_loss(logits, target, weight), theirs * CLASSES / present)
+            assert_agree(soft_dice_loss(logits, target, weight), theirs * CLASSES / present)
 
 
 def test_focal_agrees(case):
     target = case.targets["hard"]
     for sensor, logits in enumerate(case.logits, start=1):
-        agree(focal_loss(logits, target), case("losses", f"focal_mean_hard_m{sensor}"))
+        assert_agree(focal_loss(logits, target), case("losses", f"focal_mean_hard_m{sensor}"))
         for epoch in (40, 120):
             weight = case("label_masks", f"lblmask_exp_cb_ep{epoch}_m{sensor}").float()
-            agree(focal_loss(logits, target, weight), case("losses", f"focal_weighted_hard_ep{epoch}_m{sensor}"))
+            assert_agree(focal_loss(logits, target, weight), case("losses", f"focal_weighted_hard_ep{epoch}_m{sensor}"))
         map_BHW = case("losses", f"focal_map_hard_m{sensor}")
         for pixel in ((0, 0, 0), (1, 7, 30), (1, 31, 31)):
             one = torch.zeros_like(map_BHW)
             one[pixel] = 0.3
-            agree(focal_loss(logits, target, one), map_BHW[pixel], 2e-5 if case.edge else 1e-5)
+            assert_agree(focal_loss(logits, target, one), map_BHW[pixel], 2e-5 if case.edge else 1e-5)
 
 
 @pytest.mark.parametrize("kind", ["ce", "kl", "mse"])
 def test_consistency_agrees(case, kind):
     first, second = case.logits
     one, two = consistency_loss(first, second, None, kind), consistency_loss(second, first, None, kind)
-    agree(one, case("losses", f"con_{kind}_nomask_1"))
-    agree(two, case("losses", f"con_{kind}_nomask_2"))
-    agree(one + two, case("losses", f"con_{kind}_nomask"), 2e-5 if case.edge else 1e-5)
+    assert_agree(one, case("losses", f"con_{kind}_nomask_1"))
+    assert_agree(two, case("losses", f"con_{kind}_nomask_2"))
+    assert_agree(one + two, case("losses", f"con_{kind}_nomask"), 2e-5 if case.edge else 1e-5)
     for epoch in (0, 40, 120):
         weights = [case("pred_masks", f"predmask_ce_exp_ep{epoch}_m{sensor}") for sensor in (1, 2)]
-        agree(consistency_loss(first, second, weights[1], kind), case("losses", f"con_{kind}_mask_ep{epoch}_1"))
-        agree(consistency_loss(second, first, weights[0], kind), case("losses", f"con_{kind}_mask_ep{epoch}_2"))
+        assert_agree(consistency_loss(first, second, weights[1], kind), case("losses", f"con_{kind}_mask_ep{epoch}_1"))
+        assert_agree(consistency_loss(second, first, weights[0], kind), case("losses", f"con_{kind}_mask_ep{epoch}_2"))
 
 
 TOTALS = {
@@ -227,19 +227,19 @@ def agree_relatively(ours: Tensor, theirs: Tensor) -> None:
 @pytest.mark.parametrize("tag", TOTALS)
 def test_total_loss_and_gradients_agree(common, tag):
     parts, gradients = total(common, tag)
-    agree(parts["loss"].detach(), common("total", f"loss_{tag}"))
-    agree(parts["segmentation_s1"], common("total", f"segloss_1_{tag}"))
-    agree(parts["segmentation_s2"], common("total", f"segloss_2_{tag}"))
-    agree(parts["segmentation_s1"] + parts["segmentation_s2"], common("total", f"segloss_{tag}"))
+    assert_agree(parts["loss"].detach(), common("total", f"loss_{tag}"))
+    assert_agree(parts["segmentation_s1"], common("total", f"segloss_1_{tag}"))
+    assert_agree(parts["segmentation_s2"], common("total", f"segloss_2_{tag}"))
+    assert_agree(parts["segmentation_s1"] + parts["segmentation_s2"], common("total", f"segloss_{tag}"))
     if "nocon" not in tag:
-        agree(parts["consistency"], common("total", f"conloss_{tag}"))
+        assert_agree(parts["consistency"], common("total", f"conloss_{tag}"))
     for sensor, gradient in enumerate(gradients, start=1):
         agree_relatively(gradient, common("total", f"grad_{tag}_m{sensor}"))
 
 
 def test_total_agrees_on_hard_inputs_without_selection(edge):
     parts, gradients = total(edge, "noss_ep40")
-    agree(parts["loss"].detach(), edge("total", "loss_noss_ep40"), 2e-5)
+    assert_agree(parts["loss"].detach(), edge("total", "loss_noss_ep40"), 2e-5)
     for sensor, gradient in enumerate(gradients, start=1):
         agree_relatively(gradient, edge("total", f"grad_noss_ep40_m{sensor}"))
 
@@ -253,7 +253,7 @@ def test_total_agrees_on_hard_inputs_but_for_the_weight_of_the_one_pixel_class(e
         (True, edge("total", f"loss_recipe_ep{epoch}"), [edge("total", f"grad_recipe_ep{epoch}_m{i}") for i in (1, 2)]),
     ):
         composed, composed_gradients = _composed(edge, parts, one_pixel if drop_it else torch.zeros_like(one_pixel))
-        agree(composed, loss, 2e-5)
+        assert_agree(composed, loss, 2e-5)
         for ours, theirs in zip(composed_gradients, grads, strict=True):
             agree_relatively(ours, theirs)
 
@@ -275,4 +275,4 @@ def _composed(case: Case, parts: dict[str, Tensor], dropped_BHW: Tensor) -> tupl
 def test_label_priors_agree(common, kind, season):
     labels = common("priors", "labels_stack").unsqueeze(0)
     ours = label_prior(labels, torch.tensor([season]), CLASSES, kind)
-    agree(ours[0], common("priors", f"prior_{kind}_season{season}"), 3e-7)
+    assert_agree(ours[0], common("priors", f"prior_{kind}_season{season}"), 3e-7)

@@ -53,9 +53,9 @@ def plan_sensors(config: PrepareConfig) -> dict[str, SensorPlan]:
     """
     plans = {}
     rules = plan_stac(config.stac, known_names(config)).rules if config.layout == "stac" else {}
-    section: Container[str] | None = None  # of layouts that have one instead of patterns
-    if config.layout in ("stac", "cube"):
-        section = rules if config.layout == "stac" else cube_entries(config.cube, known_names(config))
+    section: Container[str] | None = rules if config.layout == "stac" else None  # None: the layout goes by patterns
+    if config.layout == "cube":
+        section = cube_entries(config.cube, known_names(config))
     listed = () if section is None else section
     for name, files, bands in (("s1", config.s1, config.s1_bands), ("s2", config.s2, config.s2_bands)):
         left = files == default_of(name)

@@ -7,7 +7,8 @@ processing baseline 04.00 (January 2022; Sentinel-2 Products Specification Docum
     product   mean B9 / mean B8A < 0.6: L1C (water vapour darkens B9), else L2A; open water (mean B8A < 500 DN) can not
               tell; without these bands by the darkest percent of B2: 800 DN or more, L1C (scattered light); 500 or
               less, L2A
-    offset    the darkest percent of every band is 900 DN or more; B10 of L1C, which sees little but cirrus, says most
+    offset    the darkest percent of every band is 900 DN or more, in every patch of the file; B10 of L1C, which sees
+              little but cirrus, says most
 """
 
 from __future__ import annotations
